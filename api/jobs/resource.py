@@ -1,0 +1,81 @@
+"""One job and the list of them; its input file."""
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from litestar import Request, Response, delete, get, put
+from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody, QueryParameter
+from msgspec import UNSET
+
+from api.downloads import download
+from api.jobs.reading import found, found_with_keys, owner_of
+from api.objects import blocking
+from domain.accounts import Principal
+from domain.errors import JobNotReady, NotFound
+from domain.jobs import Job, JobChange, JobPage, Status
+from storage import objects
+from storage.database import autocommit, transaction
+from storage.jobs import commands, views
+
+
+@get("/jobs", tags=["jobs"], summary="Your jobs, newest first", sync_to_thread=True)
+def list_jobs(
+    principal: NamedDependency[Principal],
+    status: Annotated[Status | None, QueryParameter(description="Only jobs in this state")] = None,
+    kind: Annotated[str | None, QueryParameter(description="Only jobs of this kind")] = None,
+    text: Annotated[str | None, QueryParameter(max_length=255, description="Part of title or description")] = None,
+    limit: Annotated[int, QueryParameter(ge=1, le=100)] = 20,
+    after: Annotated[UUID | None, QueryParameter(description="`next` of the page before")] = None,
+) -> JobPage:
+    """An admin sees everybody's."""
+    with autocommit() as connection:
+        jobs = views.page(
+            connection, owner_of(principal), after=after, limit=limit + 1, status=status, kind=kind, words=text
+        )
+    return JobPage(items=jobs[:limit], next=jobs[limit - 1].id if len(jobs) > limit else None)
+
+
+@get("/jobs/{job_id:uuid}", tags=["jobs"], summary="One job", sync_to_thread=True)
+def read_job(job_id: FromPath[UUID], principal: NamedDependency[Principal]) -> Job:
+    return found(job_id, principal)
+
+
+@put("/jobs/{job_id:uuid}", tags=["jobs"], summary="Change a job's title and description", sync_to_thread=True)
+def change_job(job_id: FromPath[UUID], data: JSONBody[JobChange], principal: NamedDependency[Principal]) -> Job:
+    """Only what is sent is changed; nothing else of a job can be."""
+    with autocommit() as connection:
+        commands.rename(
+            connection,
+            job_id,
+            owner_of(principal),
+            title=None if data.title is UNSET else data.title,
+            description=None if data.description is UNSET else data.description,
+            describe=data.description is not UNSET,
+        )
+    return found(job_id, principal)
+
+
+@delete("/jobs/{job_id:uuid}", tags=["jobs"], summary="Delete a job with its files", sync_to_thread=True)
+def delete_job(job_id: FromPath[UUID], principal: NamedDependency[Principal]) -> None:
+    """In whatever state: a worker that is at it leaves at its next step. A file uploaded by itself stays."""
+    with transaction() as connection:
+        keys = commands.delete(connection, job_id, owner_of(principal))
+    if keys is None:
+        raise NotFound(what="job")
+    objects.delete([*keys, *objects.below(objects.result_prefix(job_id))])
+
+
+@get("/jobs/{job_id:uuid}/file", tags=["jobs"], summary="Download a job's input")
+async def read_input(
+    request: Request[Any, Any, Any], job_id: FromPath[UUID], principal: NamedDependency[Principal]
+) -> Response[Any]:
+    """As an attachment under its own name; honours `Range`, `If-Range` and `If-None-Match`."""
+    job, key, _ = await blocking(found_with_keys, job_id, principal)
+    if job.file is None or key is None:
+        raise JobNotReady(what="file", status=job.status)
+    file = job.file
+    return await download(request, key, file.name, file.size, file.sha256, file.content_type)
+
+
+routes = [list_jobs, read_job, change_job, delete_job, read_input]

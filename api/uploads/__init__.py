@@ -1,0 +1,13 @@
+"""Uploads: from the client's socket to the object storage, part by part.
+
+    async with receive(request, limit) as form:
+        row = await form.keep(lambda: create(form.file, form.fields))
+
+The body is read once, as fast as the store takes it: what the store does not take is not read from the socket. No
+whole body in memory, nothing on local disk.
+"""
+
+from api.uploads.receiver import ReceivedForm, receive
+from domain.files import StoredObject
+
+__all__ = ["ReceivedForm", "StoredObject", "receive"]

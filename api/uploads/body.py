@@ -1,0 +1,146 @@
+"""The request's body: read with a limit and a patience, and cut into fields and a file."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
+
+from litestar import Request
+from litestar.exceptions import ClientException, InternalServerException
+from litestar.exceptions.http_exceptions import RequestEntityTooLarge
+from multipart import (  # type: ignore[import-untyped]
+    MultipartError,
+    MultipartSegment,
+    PushMultipartParser,
+    parse_options_header,
+)
+
+from domain.errors import BodyTooLarge, ClientGone, MalformedRequest
+from domain.files import decode_text
+
+FIELDS = 16
+FIELD_BYTES = 64 * 1024  # the values of all fields together
+# Everything of a form that is not the file: values, part headers, boundaries, preamble and epilogue. Because it is
+# bounded, a form of known length says how many bytes of file it surely holds, and parts can be sent without waiting.
+BESIDE_BYTES = 128 * 1024
+IDLE_SECONDS = 60.0  # a client that sends nothing for so long is gone
+
+
+class Body:
+    """The bytes of a request, counted; ``length`` is what the client announced, None where it did not."""
+
+    def __init__(self, request: Request[Any, Any, Any], limit: int) -> None:
+        """
+        Raises:
+            BodyTooLarge: the announced length is over ``limit`` bytes; nothing was read.
+            MalformedRequest: the announced length is not a number.
+        """
+        try:
+            self.length = request.content_length
+        except ClientException:
+            raise MalformedRequest(reason="Content-Length is not a number") from None
+        if self.length is not None and self.length > limit:
+            raise BodyTooLarge(limit=limit)
+        self.limit = limit
+        self.received = 0
+        self._stream = request.stream()
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """The pieces as the server hands them out, each up to some hundred KiB.
+
+        Raises:
+            BodyTooLarge: more than the limit came.
+            ClientGone: the client closed the connection, or was silent for a minute.
+        """
+        while True:
+            try:
+                async with asyncio.timeout(IDLE_SECONDS):
+                    chunk = await anext(self._stream, None)
+            except (InternalServerException, TimeoutError):  # Litestar names a disconnect so
+                raise ClientGone from None
+            except RequestEntityTooLarge:  # the route's own limit is lower than ours
+                raise BodyTooLarge(limit=self.limit) from None
+            if chunk is None:
+                return
+            self.received += len(chunk)
+            if self.received > self.limit:
+                raise BodyTooLarge(limit=self.limit)
+            if chunk:
+                yield chunk
+
+
+class Form:
+    """A multipart/form-data body as a stream of its parts (RFC 7578)."""
+
+    def __init__(self, body: Body, content_type: str) -> None:
+        """
+        Raises:
+            MalformedRequest: the content type names no boundary.
+        """
+        boundary = parse_options_header(content_type)[1].get("boundary", "")
+        if not 0 < len(boundary) <= 200:  # RFC 2046 5.1.1 allows 70
+            raise MalformedRequest(reason="the content type names no boundary")
+        self.body = body
+        self.fields: dict[str, str] = {}
+        self.file_bytes = 0
+        self._boundary = boundary
+        self._field_bytes = 0
+        self._events = self._parsed()
+
+    async def until_file(self) -> MultipartSegment | None:
+        """Read fields up to the next part that is a file, or to the end of the form."""
+        async for event in self._events:
+            if isinstance(event, MultipartSegment):
+                if _is_file(event):
+                    return event
+                await self._read_field(event)
+        return None
+
+    async def file(self) -> AsyncIterator[bytes]:
+        """The bytes of the file part that ``until_file`` has found."""
+        async for event in self._events:
+            if not isinstance(event, bytes):
+                return
+            self.file_bytes += len(event)
+            yield event
+
+    async def close(self) -> None:
+        await self._events.aclose()
+
+    async def _read_field(self, segment: MultipartSegment) -> None:
+        value = bytearray()
+        async for event in self._events:
+            if not isinstance(event, bytes):
+                break
+            value += event
+            if self._field_bytes + len(value) > FIELD_BYTES:
+                raise MalformedRequest(reason=f"the fields hold more than {FIELD_BYTES} bytes")
+        self._field_bytes += len(value)
+        name = decode_text((segment.name or "").encode("latin-1"))
+        if name in self.fields:
+            raise MalformedRequest(reason="a field is given twice", field=name)
+        if b"\0" in value:  # no text column can hold it
+            raise MalformedRequest(reason="a field holds a NUL character", field=name)
+        if len(self.fields) == FIELDS:
+            raise MalformedRequest(reason=f"there are more than {FIELDS} fields")
+        self.fields[name] = decode_text(bytes(value))
+
+    async def _parsed(self) -> AsyncGenerator[MultipartSegment | bytes | None, None]:
+        try:
+            # latin-1 keeps every byte of the part headers: what encoding a name is in is decided later
+            parser = PushMultipartParser(self._boundary, header_charset="latin-1")
+            async for chunk in self.body.chunks():
+                for event in parser.parse(chunk):
+                    yield event
+                if self.body.received - self.file_bytes > BESIDE_BYTES:
+                    raise MalformedRequest(reason=f"the form holds more than {BESIDE_BYTES} bytes beside the file")
+            parser.close()
+        except MultipartError as error:
+            raise MalformedRequest(reason=str(error)) from None
+        except UnicodeError:
+            raise MalformedRequest(reason="the boundary is not ASCII") from None
+
+
+def _is_file(segment: MultipartSegment) -> bool:
+    # A file has a `filename`; some clients leave it out and only say of what type it is.
+    disposition = segment.header("Content-Disposition", "")
+    return "filename" in disposition.lower() or (segment.name == "file" and segment.content_type is not None)

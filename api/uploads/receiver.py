@@ -1,0 +1,127 @@
+"""What an upload is to the rest of the API: its fields, and its file as an object in the store."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import structlog
+from litestar import Request
+
+from api.objects import blocking, gateway, unbroken
+from api.uploads.body import BESIDE_BYTES, Body, Form
+from api.uploads.intake import Intake
+from api.uploads.parts import Promise, Writer
+from domain.errors import MalformedRequest, MillraceError, UnsupportedMedia
+from domain.files import UNNAMED, StoredObject, clean_name, content_type_of, kind_of, name_from
+from domain.identity import new_id
+from storage import objects
+
+T = TypeVar("T")
+MULTIPART = "multipart/form-data"
+
+log = structlog.get_logger(__name__)
+
+
+class ReceivedForm:
+    """What came: text ``fields`` (at most 16, 64 KiB) and at most one ``file``."""
+
+    def __init__(self) -> None:
+        self.fields: dict[str, str] = {}
+        self.file: StoredObject | None = None
+        self._kept = False
+
+    async def keep(self, write: Callable[[], T]) -> T:
+        """The answer of ``write()``, called in a thread; when it returns the object stays, when it raises it goes.
+
+        It is not broken off by a cancellation, so that a row that was written always has its object.
+        """
+
+        async def writing() -> T:
+            answer = await blocking(write)
+            self._kept = True
+            return answer
+
+        return await unbroken(writing())
+
+    async def discard(self) -> None:
+        """Delete the object unless it is kept."""
+        if self.file is None or self._kept:
+            return
+        try:
+            await blocking(objects.delete, [self.file.key])
+        except MillraceError:
+            log.warning("an object without a row stays", key=self.file.key)
+
+
+@asynccontextmanager
+async def receive(request: Request[Any, Any, Any], limit: int, *, raw: bool = False) -> AsyncIterator[ReceivedForm]:
+    """Read the request's body, its file straight into the store; at the end of the block what was not kept is deleted.
+
+    ``limit`` is for the whole body, in bytes; the route needs ``request_max_body_size=None``. With ``raw`` a body that
+    is not multipart is the file itself, named by Content-Disposition or the query parameter ``name``.
+
+    Raises:
+        BodyTooLarge: the announced length (before anything is read) or what comes is over ``limit``.
+        UnsupportedMedia: not multipart/form-data, and ``raw`` is off.
+        MalformedRequest: no boundary, cut short, two files, a field twice, more fields than allowed.
+        ClientGone: the client closed the connection in the middle, or sent nothing for a minute.
+        StorageUnavailable: the store refused, or broke off; nothing was kept.
+    """
+    form = ReceivedForm()
+    try:
+        content_type = request.headers.get("content-type", "")
+        body = Body(request, limit)
+        if content_type.partition(";")[0].strip().lower() == MULTIPART:
+            await _receive_form(form, Form(body, content_type), limit)
+        elif raw:
+            await _receive_raw(form, body, request, content_type)
+        else:
+            raise UnsupportedMedia(expected=MULTIPART, received=content_type.partition(";")[0])
+        yield form
+    finally:
+        await unbroken(form.discard())
+
+
+async def _receive_form(received: ReceivedForm, form: Form, limit: int) -> None:
+    length = form.body.length
+    promise = None if length is None else Promise(least=max(0, length - BESIDE_BYTES), most=length)
+    try:
+        while segment := await form.until_file():
+            name = name_from(segment.header("Content-Disposition", ""))
+            intake = Intake(form.file())
+            head = await intake.head()
+            if not name and not head:
+                continue  # what a browser sends where no file was chosen
+            if received.file is not None:
+                raise MalformedRequest(reason="there is more than one file", field=segment.name)
+            received.file = await _store(intake, promise, name or UNNAMED, segment.content_type, limit)
+        received.fields = form.fields
+    finally:
+        await form.close()
+
+
+async def _receive_raw(received: ReceivedForm, body: Body, request: Request[Any, Any, Any], content_type: str) -> None:
+    promise = None if body.length is None else Promise(least=body.length, most=body.length)
+    name = name_from(request.headers.get("content-disposition", "")) or clean_name(request.query_params.get("name", ""))
+    chunks = body.chunks()
+    try:
+        received.file = await _store(Intake(chunks), promise, name or UNNAMED, content_type, body.limit)
+    finally:
+        await chunks.aclose()
+
+
+async def _store(intake: Intake, promise: Promise | None, name: str, declared: str | None, limit: int) -> StoredObject:
+    head = await intake.head()
+    object_id = new_id()
+    key = objects.input_key(object_id)
+    content_type = content_type_of(head, declared, name)
+    await Writer(gateway(), key, content_type, limit).write(intake, promise)
+    return StoredObject(
+        id=object_id,
+        key=key,
+        name=name,
+        size=intake.size,
+        sha256=await intake.sha256(),
+        content_type=content_type,
+        kind=kind_of(head),
+    )

@@ -1,0 +1,103 @@
+"""Accounts: who may sign in, what they may do, and the shapes clients send and see."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Literal
+from uuid import UUID
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+
+class Role(StrEnum):
+    USER = "user"
+    """Sees and changes what it owns, and its own account."""
+    ADMIN = "admin"
+    """Sees and changes everything. There is always at least one once there has been one."""
+
+
+# ASCII only: look-alike letters of other alphabets would let one name pass for another. `(?!\n)`, because `$` also
+# matches before a final newline.
+USERNAME = r"^[A-Za-z0-9._-]+$(?!\n)"
+_EMAIL = r"^[^@\s\x00-\x1f\x7f]+@[^@\s.\x00-\x1f\x7f]+(\.[^@\s.\x00-\x1f\x7f]+)+$(?!\n)"
+
+Username = Annotated[
+    str,
+    Meta(
+        min_length=3,
+        max_length=50,
+        pattern=USERNAME,
+        description="3-50 Latin letters, digits, `.`, `_` or `-`; unique without regard to case",
+        examples=["anna.petrova"],
+    ),
+]
+Password = Annotated[
+    str, Meta(min_length=8, max_length=128, description="8-128 characters", examples=["correct horse battery"])
+]
+Email = Annotated[
+    str, Meta(max_length=254, pattern=_EMAIL, description="Unique when given", examples=["anna@example.org"])
+]
+
+
+class Account(msgspec.Struct, frozen=True, kw_only=True):
+    """An account as clients see it. Times are RFC 3339 UTC."""
+
+    id: UUID
+    username: str
+    email: str | None
+    role: Role
+    created_at: datetime
+    updated_at: datetime
+
+
+class AccountPage(msgspec.Struct, frozen=True, kw_only=True):
+    """One page of accounts, oldest first; pass ``next`` as ``after`` for the following one, null after the last."""
+
+    items: list[Account]
+    next: UUID | None
+
+
+class Registration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    username: Username
+    password: Password
+    email: Email | None = None
+
+
+class Login(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is sent is only bounded here: whether it fits the rules must not be told apart from whether it is right."""
+
+    username: Annotated[str, Meta(max_length=50, examples=["anna.petrova"])]
+    password: Annotated[str, Meta(max_length=128, examples=["correct horse battery"])]
+
+
+class AccountChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Only what is sent is changed; an e-mail of null removes it.
+
+    A new password needs ``current_password`` unless an admin sets it, and ends every access token issued before.
+    Only an admin changes roles.
+    """
+
+    email: Email | UnsetType | None = UNSET
+    password: Password | UnsetType = UNSET
+    current_password: Annotated[str, Meta(max_length=128)] | UnsetType = UNSET
+    role: Role | UnsetType = UNSET
+
+
+class TokenGrant(msgspec.Struct, frozen=True, kw_only=True):
+    """A bearer access token (RFC 6750); ``expires_in`` is in seconds."""
+
+    access_token: str
+    expires_in: int
+    token_type: Literal["Bearer"] = "Bearer"  # noqa: S105  # a word of RFC 6750
+
+
+class Principal(msgspec.Struct, frozen=True, kw_only=True):
+    """The account a request is made by, as the database knew it at most 5 s ago."""
+
+    id: UUID
+    username: str
+    role: Role
+
+    @property
+    def is_admin(self) -> bool:
+        return self.role is Role.ADMIN

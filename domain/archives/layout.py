@@ -1,0 +1,180 @@
+"""Where the members lie, and whether their local headers (APPNOTE 4.3.7) say what the directory says."""
+
+import struct
+from collections.abc import Callable, Iterable
+from operator import gt, lt, sub
+
+from domain.archives.directory import ENCRYPTED, METHODS, UTF8, Directory, extra_fields
+from domain.archives.ends import LOCAL, SPAN_MARKERS, End
+from domain.archives.names import unicode_path
+from domain.archives.ranges import Ranges
+from domain.archives.shapes import Entry, Limits, shown
+from domain.errors import ArchiveBomb, ArchiveInconsistent
+
+Peek = Callable[[int, int], bytes | None]
+"""``peek(start, length)`` gives exactly those bytes of the file, or None to leave what depends on them unchecked."""
+
+_LOCAL = struct.Struct("<4sxxHHxxxxIIIHH")
+_DESCRIPTOR = b"PK\x07\x08"
+_DESCRIBED = 0x0008  # flag: crc and sizes follow the data (APPNOTE 4.3.9)
+_SLACK = 0xFFFF + 24  # what a local header's extra field and a data descriptor can add to a member
+_HEAD_BYTES = 128 * 1024
+_U32 = 0xFFFFFFFF
+_CODES = {name: code for code, name in METHODS.items()}
+
+
+def check_totals(found: Directory, limits: Limits) -> None:
+    """Raises ArchiveBomb for an archive that is too much as a whole."""
+    if found.size > limits.max_unpacked_bytes:
+        raise ArchiveBomb(reason=f"{found.size} bytes, at most {limits.max_unpacked_bytes} are allowed")
+    if found.size > limits.ratio_floor_bytes and found.size > limits.max_ratio * found.compressed_size:
+        raise ArchiveBomb(
+            reason=f"{found.compressed_size} bytes unpack to {found.size}, more than {limits.max_ratio} times"
+        )
+
+
+def check_layout(found: Directory, end: End, ranges: Ranges) -> None:
+    """Members may neither overlap nor reach into the directory; what lies between and before them is looked at.
+
+    Reads the head of the file where the first member does not begin it.
+
+    Raises:
+        ArchiveBomb: members overlap.
+        ArchiveInconsistent: a member reaches into the directory, hidden members are visible, or a local header that
+            has been read contradicts the directory.
+    """
+    starts, ends = found.starts, found.ends
+    if not starts:
+        return
+    if any(map(lt, starts[1:], ends)):
+        # only the order of the directory, perhaps: pairs sorted by place tell
+        spans = sorted(zip(starts, ends, strict=True))
+        starts, ends = [start for start, _ in spans], [stop for _, stop in spans]
+        if any(map(lt, starts[1:], ends)):
+            raise ArchiveBomb(reason="members overlap, so the same bytes unpack more than once")
+    if ends[-1] > end.directory:
+        raise ArchiveInconsistent(reason="a member reaches into the directory")
+    starts = [*starts[1:], end.directory]
+    if any(map(gt, map(sub, starts, ends), [_SLACK] * len(ends))):
+        found.warnings["unreferenced"] = "there are bytes between the members that belong to none"
+    _check_prefix(found, min(found.starts), end, ranges)
+    if ranges.lowest() >= end.directory:
+        return  # no member has been read, and asking a million times would show the same
+    if idle := check_local_headers(found.entries, ranges.peek, end.directory):
+        found.warnings["unreferenced"] = f"at least {idle} bytes between the members belong to none"
+
+
+def _check_prefix(found: Directory, first: int, end: End, ranges: Ranges) -> None:
+    if not first:
+        return
+    head = ranges.read(0, min(first + _LOCAL.size, _HEAD_BYTES, ranges.size))
+    if first == 4 and head.startswith(SPAN_MARKERS):
+        return
+    if head.startswith(LOCAL) or _holds_member(head[:first]):
+        raise ArchiveInconsistent(reason="other members precede the first one of the directory")
+    found.warnings["prefix"] = f"{first} bytes precede the first member, as in a self-extracting archive"
+
+
+def _holds_member(between: bytes) -> bool:
+    """Whether a local header that makes sense lies in bytes that should hold none."""
+    at = between.find(LOCAL)
+    while 0 <= at <= len(between) - _LOCAL.size:
+        _, _, code, _, _, _, named, _ = _LOCAL.unpack_from(between, at)
+        name = between[at + _LOCAL.size : at + _LOCAL.size + named]
+        if code < 100 and named and len(name) == named and b"\0" not in name:
+            return True
+        at = between.find(LOCAL, at + 1)
+    return False
+
+
+def check_local_headers(entries: Iterable[Entry], peek: Peek, directory_offset: int) -> int:
+    """Compare each local header and data descriptor ``peek`` gives with its entry; look between the members.
+
+    ``inspect`` gives what it has read anyway, which is all of an archive up to 128 KiB. A deeper inspection passes a
+    ``peek`` that reads: it is asked for 30 bytes at each header, its name and extra field, and 24 bytes after the data.
+
+    Returns:
+        Bytes between visible members that belong to none.
+
+    Raises:
+        ArchiveInconsistent: see the table in ``domain.archives``.
+    """
+    ordered = sorted(entries, key=lambda entry: entry.header_offset)
+    idle, stop = 0, directory_offset
+    for entry in reversed(ordered):
+        reach = _check_local_header(entry, stop, peek)
+        if reach is not None and reach < stop:
+            between = peek(reach, stop - reach)
+            if between and _holds_member(between):
+                raise ArchiveInconsistent(reason="there are members the directory does not name")
+            idle += stop - reach
+        stop = entry.header_offset
+    return idle
+
+
+def _check_local_header(entry: Entry, stop: int, peek: Peek) -> int | None:
+    """Where the member truly ends, which must not be after ``stop``; None where that cannot be seen."""
+    start = entry.header_offset
+    header = peek(start, _LOCAL.size)
+    if header is None:
+        return None
+    signature, flags, code, crc, packed, size, named, extra = _LOCAL.unpack(header)
+    if signature != LOCAL:
+        raise _contradiction(entry, "is not there")
+    if (flags ^ entry.flags) & ENCRYPTED:
+        raise _contradiction(entry, "differs in encryption")
+    if code != _CODES[entry.method]:
+        raise _contradiction(entry, "has another method")
+    if named != len(entry.raw_name):
+        raise _contradiction(entry, "has another name")
+    rest = peek(start + _LOCAL.size, named + extra)
+    if rest is None:
+        return None
+    packed, size = _check_names(entry, rest, flags, packed, size)
+    data_end: int = start + _LOCAL.size + named + extra + entry.compressed_size
+    if data_end > stop:
+        raise _contradiction(entry, "makes it reach into what follows")
+    local, listed = (crc, packed, size), (entry.crc32, entry.compressed_size, entry.size)
+    if not flags & _DESCRIBED:
+        if local != listed:
+            raise _contradiction(entry, "has another checksum or size")
+        return data_end
+    if any(ours not in (0, theirs) for ours, theirs in zip(local, listed, strict=True)):
+        raise _contradiction(entry, "has another checksum or size")
+    return _after_descriptor(entry, peek(data_end, min(24, stop - data_end)), data_end, complete=local == listed)
+
+
+def _check_names(entry: Entry, rest: bytes, flags: int, packed: int, size: int) -> tuple[int, int]:
+    """Names must be the same byte for byte. Returns the sizes with their ZIP64 values."""
+    raw, extra = rest[: len(entry.raw_name)], rest[len(entry.raw_name) :]
+    if raw != entry.raw_name or ((flags ^ entry.flags) & UTF8 and not raw.isascii()):
+        raise _contradiction(entry, "has another name")
+    fields = extra_fields(extra, raw)
+    path = fields.get(0x7075)
+    if path and unicode_path(path, raw) not in (None, entry.name):
+        raise _contradiction(entry, "has another Unicode name")
+    wide = fields.get(0x0001, b"")
+    wanted = (size == _U32) + (packed == _U32)
+    if wanted and len(wide) >= 8 * wanted:
+        values = iter(struct.unpack_from(f"<{wanted}Q", wide))
+        size = next(values) if size == _U32 else size
+        packed = next(values) if packed == _U32 else packed
+    return packed, size
+
+
+def _after_descriptor(entry: Entry, found: bytes | None, data_end: int, *, complete: bool) -> int | None:
+    """The end of a data descriptor with 32 or 64 bit sizes, with its optional signature or without."""
+    if found is None:
+        return None
+    for sizes in ("<III", "<IQQ") if entry.compressed_size <= _U32 and entry.size <= _U32 else ("<IQQ",):
+        expected = struct.pack(sizes, entry.crc32, entry.compressed_size, entry.size)
+        for form in (_DESCRIPTOR + expected, expected):
+            if found.startswith(form):
+                return data_end + len(form)
+    if complete:  # some writers set the flag, fill the header after all and leave the descriptor out
+        return data_end
+    raise ArchiveInconsistent(reason=f"the data descriptor of {shown(entry.name)!r} contradicts the directory")
+
+
+def _contradiction(entry: Entry, what: str) -> ArchiveInconsistent:
+    return ArchiveInconsistent(reason=f"the local header of {shown(entry.name)!r} {what}", entry=shown(entry.name))

@@ -1,0 +1,71 @@
+"""What an inspection takes and gives."""
+
+from datetime import datetime
+
+import msgspec
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What is still accepted; everything above is refused. Sizes are bytes."""
+
+    max_entries: int = 100_000
+    max_unpacked_bytes: int = 50 * 1024**3
+    max_ratio: int = 200  # unpacked to packed, of each entry and of the whole
+    ratio_floor_bytes: int = 10 * 1024**2  # what unpacks to no more than this is never judged by its ratio
+    max_name_bytes: int = 1024
+    max_depth: int = 100  # folders within folders
+    max_directory_bytes: int = 32 * 1024**2  # held in memory at once, together with any prefix before the archive
+
+
+class Entry(msgspec.Struct, frozen=True, gc=False):
+    """One entry of the central directory (APPNOTE 4.3.12). Sizes are bytes, as declared."""
+
+    index: int  # place in the directory, from 0
+    name: str  # decoded, otherwise untouched: a folder keeps its closing slash
+    raw_name: bytes
+    size: int
+    compressed_size: int
+    crc32: int
+    method: str  # "stored", "deflated", "bzip2", "lzma"
+    modified_at: datetime | None  # the writer's local time, to 2 s; None where the stored date does not exist
+    is_folder: bool
+    encrypted: bool  # always False in a listing: an encrypted archive is refused
+    header_offset: int  # of the local header, from the start of the file, any prefix included
+    flags: int  # general purpose bits, APPNOTE 4.4.4
+    host: int  # system of the writer, APPNOTE 4.4.2: 0 is DOS, 3 Unix
+    attributes: int  # external attributes; the upper 16 bits are the Unix mode
+    content_type: str | None  # guessed from the extension; None for folders and unknown extensions
+
+    @property
+    def unix_mode(self) -> int:
+        """Type and permission bits as in ``stat.st_mode``; 0 where the writer left none."""
+        return self.attributes >> 16
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """The archive as a whole. Sizes are bytes and count members only, without headers and directory."""
+
+    entries: int
+    files: int
+    folders: int
+    size: int
+    compressed_size: int
+    ratio: float  # size / compressed_size, to two places; 0 for an archive without data
+    zip64: bool
+    comment: str
+    warnings: list[str]  # "word: sentence", at most one of each word; the words are listed in ``domain.archives``
+    directory_offset: int  # from the start of the file: no member reaches beyond it
+
+
+class Listing(msgspec.Struct, frozen=True):
+    """Every entry in directory order, and their summary."""
+
+    entries: list[Entry]
+    summary: Summary
+
+
+def shown(name: str | bytes) -> str:
+    """A hostile name made fit for messages, logs and JSONB (which takes no NUL): printable, at most 120 characters."""
+    text = name if isinstance(name, str) else name[:500].decode("utf-8", "backslashreplace")
+    clean = "".join(letter if letter.isprintable() else "\ufffd" for letter in text[:121])
+    return clean if len(clean) <= 120 else clean[:119] + "…"

@@ -1,0 +1,360 @@
+"""Every error Millrace names, in one tree.
+
+A class's docstring is its message (``{placeholders}`` are filled from the keyword arguments it is raised with), ``ru``
+is the same sentence in Russian, ``code`` is the stable word clients match on, ``status`` the HTTP status it maps to and
+``retryable`` whether the same request or job could succeed later without being changed. One handler in ``api`` turns
+them into RFC 9457 problems; the engine writes the same ``code`` into a failed job. ``docs/errors.md`` is made from it.
+"""
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+
+class MillraceError(Exception):
+    """Something went wrong on our side; the request id finds it in the logs."""
+
+    code: ClassVar[str] = "internal_error"
+    status: ClassVar[int] = 500
+    retryable: ClassVar[bool] = False
+    ru: ClassVar[str] = "Внутренняя ошибка; по идентификатору запроса её можно найти в журнале."
+
+    def __init__(self, *, field: str | None = None, retry_after: float | None = None, **details: Any) -> None:
+        """``field`` names the offending input, ``retry_after`` is in seconds, the rest fills the message."""
+        super().__init__(details)
+        self.field = field
+        self.retry_after = retry_after
+        self.details = details
+
+    def message(self, language: str = "en") -> str:
+        template = type(self).ru if language == "ru" else (type(self).__doc__ or "")
+        return template.strip().format_map({"field": self.field, **self.details})
+
+    def __str__(self) -> str:
+        return self.message()
+
+
+# ---------------------------------------------------------------- requests
+
+
+class NotAuthenticated(MillraceError):
+    """A valid access token is needed: send it as `Authorization: Bearer <token>`."""
+
+    code, status = "not_authenticated", 401
+    ru = "Нужен действующий токен доступа: пришлите его как `Authorization: Bearer <токен>`."
+
+
+class WrongCredentials(MillraceError):
+    """The username or the password is wrong."""
+
+    code, status = "wrong_credentials", 401
+    ru = "Неверное имя пользователя или пароль."
+
+
+class Forbidden(MillraceError):
+    """This needs the role `{role}`."""
+
+    code, status = "forbidden", 403
+    ru = "Для этого нужна роль `{role}`."
+
+
+class NotFound(MillraceError):
+    """There is no such {what}."""
+
+    code, status = "not_found", 404
+    ru = "Не найдено: {what}."
+
+
+class MethodNotAllowed(MillraceError):
+    """This path does not take {method}."""
+
+    code, status = "method_not_allowed", 405
+    ru = "Этот путь не принимает {method}."
+
+
+class Invalid(MillraceError):
+    """{reason}"""
+
+    code, status = "invalid", 422
+    ru = "{reason}"
+
+
+class MalformedRequest(MillraceError):
+    """The request body cannot be read: {reason}"""
+
+    code, status = "malformed_request", 400
+    ru = "Тело запроса не читается: {reason}"
+
+
+class UnknownProfile(MillraceError):
+    """Unknown profile {profile!r}; known profiles: {known}."""
+
+    code, status = "unknown_profile", 422
+    ru = "Неизвестный профиль {profile!r}; известные профили: {known}."
+
+
+class Conflict(MillraceError):
+    """{reason}"""
+
+    code, status = "conflict", 409
+    ru = "{reason}"
+
+
+class AlreadyTaken(MillraceError):
+    """This {field} is already taken."""
+
+    code, status = "already_taken", 409
+    ru = "Значение поля {field} уже занято."
+
+
+class AccountInUse(MillraceError):
+    """The account still owns {what}; remove them first."""
+
+    code, status = "account_in_use", 409
+    ru = "У учётной записи ещё есть данные ({what}); сначала удалите их."
+
+
+class LastAdmin(MillraceError):
+    """This is the last admin; give the role to another account first."""
+
+    code, status = "last_admin", 409
+    ru = "Это последний администратор; сначала дайте эту роль другой учётной записи."
+
+
+class FileInUse(MillraceError):
+    """The file belongs to a job that has not finished; wait for it or delete the job."""
+
+    code, status = "file_in_use", 409
+    ru = "Файл нужен незавершённой задаче; дождитесь её или удалите задачу."
+
+
+class JobNotReady(MillraceError):
+    """The job has no {what} yet; its status is `{status}`."""
+
+    code, status = "job_not_ready", 409
+    ru = "У задачи ещё нет того, что запрошено ({what}); её состояние — `{status}`."
+
+
+class JobIsFinal(MillraceError):
+    """The job has already ended as `{status}`."""
+
+    code, status = "job_is_final", 409
+    ru = "Задача уже завершена: `{status}`."
+
+
+class CompletionConflict(MillraceError):
+    """The job already has another outcome (`{status}`); this completion was not applied."""
+
+    code, status = "completion_conflict", 409
+    ru = "У задачи уже другой исход (`{status}`); это завершение не применено."
+
+
+class BodyTooLarge(MillraceError):
+    """The body is larger than the limit of {limit} bytes."""
+
+    code, status = "body_too_large", 413
+    ru = "Тело запроса больше предела в {limit} байт."
+
+
+class UnsupportedMedia(MillraceError):
+    """This endpoint takes {expected}, not {received!r}."""
+
+    code, status = "unsupported_media_type", 415
+    ru = "Здесь принимается {expected}, а не {received!r}."
+
+
+class ClientGone(MillraceError):
+    """The client went away in the middle of the body; nothing was kept."""
+
+    code, status, retryable = "client_gone", 400, True
+    ru = "Клиент отключился, не передав тело целиком; ничего не сохранено."
+
+
+class RangeNotSatisfiable(MillraceError):
+    """The requested range lies outside the {size} bytes there are."""
+
+    code, status = "range_not_satisfiable", 416
+    ru = "Запрошенный диапазон лежит за пределами файла в {size} байт."
+
+
+class RateLimited(MillraceError):
+    """Too many requests; try again in {seconds} s."""
+
+    code, status, retryable = "rate_limited", 429, True
+    ru = "Слишком много запросов; повторите через {seconds} с."
+
+
+# ---------------------------------------------------------------- neighbours
+
+
+class DatabaseUnavailable(MillraceError):
+    """The database cannot be reached just now; nothing was changed, try again."""
+
+    code, status, retryable = "database_unavailable", 503, True
+    ru = "База данных сейчас недоступна; ничего не изменено, повторите запрос."
+
+
+class StorageUnavailable(MillraceError):
+    """The object storage cannot be reached just now; nothing was kept, try again."""
+
+    code, status, retryable = "storage_unavailable", 503, True
+    ru = "Хранилище объектов сейчас недоступно; ничего не сохранено, повторите запрос."
+
+
+class ObjectMissing(MillraceError):
+    """The stored object is gone."""
+
+    code, status = "object_missing", 410
+    ru = "Сохранённый объект пропал."
+
+
+# ---------------------------------------------------------------- what ends a job
+
+
+class StepFailed(MillraceError):
+    """A step could not be done."""
+
+    code = "step_failed"
+    ru = "Шаг не выполнен."
+
+
+class WorkerLost(StepFailed):
+    """The step was interrupted {losses} times with its worker and is not tried again."""
+
+    code = "worker_lost"
+    ru = "Шаг {losses} раз прервался вместе с исполнителем и больше не повторяется."
+
+
+class PendingExpired(StepFailed):
+    """No file was attached in time."""
+
+    code = "pending_expired"
+    ru = "Файл не был приложен вовремя."
+
+
+class MlFailed(StepFailed):
+    """The ML service could not do it: {reason}"""
+
+    code = "ml_failed"
+    ru = "ML-сервис не справился: {reason}"
+
+
+class MlUnavailable(StepFailed):
+    """The ML service could not be reached or is overloaded ({reason})."""
+
+    code, status, retryable = "ml_unavailable", 503, True
+    ru = "ML-сервис недоступен или перегружен ({reason})."
+
+
+class MlRejected(StepFailed):
+    """The ML service refused the job with status {status_code}."""
+
+    code = "ml_rejected"
+    ru = "ML-сервис отверг задачу с кодом {status_code}."
+
+
+class MlProtocolError(StepFailed):
+    """The ML service answered something that cannot be understood: {reason}"""
+
+    code = "ml_protocol_error"
+    ru = "Ответ ML-сервиса не удалось понять: {reason}"
+
+
+class MlTimeout(StepFailed):
+    """The ML service did not finish by its deadline."""
+
+    code, retryable = "ml_timeout", True
+    ru = "ML-сервис не закончил к сроку."
+
+
+class ResultUnreadable(StepFailed):
+    """The result file cannot be read: {reason}"""
+
+    code = "result_unreadable"
+    ru = "Файл результата не читается: {reason}"
+
+
+class ResultMissing(StepFailed):
+    """The ML service reported success, but its result is not in the storage."""
+
+    code = "result_missing"
+    ru = "ML-сервис сообщил об успехе, но результата в хранилище нет."
+
+
+class ArchiveRefused(StepFailed):
+    """The archive was refused: {reason}"""
+
+    code = "archive_refused"
+    ru = "Архив отклонён: {reason}"
+
+
+class ArchiveNotZip(ArchiveRefused):
+    """The file is named like a ZIP archive but is not one."""
+
+    code = "archive_not_zip"
+    ru = "Файл назван как ZIP-архив, но им не является."
+
+
+class ArchiveTruncated(ArchiveRefused):
+    """The archive is cut short or damaged: {reason}"""
+
+    code = "archive_truncated"
+    ru = "Архив обрезан или повреждён: {reason}"
+
+
+class ArchiveEncrypted(ArchiveRefused):
+    """The archive holds encrypted entries (first: {entry!r})."""
+
+    code = "archive_encrypted"
+    ru = "В архиве есть зашифрованные файлы (первый: {entry!r})."
+
+
+class ArchiveBomb(ArchiveRefused):
+    """The archive would unpack to more than is allowed: {reason}"""
+
+    code = "archive_bomb"
+    ru = "Архив распаковался бы больше дозволенного: {reason}"
+
+
+class ArchiveUnsafeName(ArchiveRefused):
+    """The archive holds an entry whose name is not safe ({reason}): {entry!r}."""
+
+    code = "archive_unsafe_name"
+    ru = "В архиве есть файл с небезопасным именем ({reason}): {entry!r}."
+
+
+class ArchiveUnsafeEntry(ArchiveRefused):
+    """The archive holds an entry that is not a plain file or folder ({reason}): {entry!r}."""
+
+    code = "archive_unsafe_entry"
+    ru = "В архиве есть не обычный файл и не папка ({reason}): {entry!r}."
+
+
+class ArchiveInconsistent(ArchiveRefused):
+    """The archive contradicts itself, so what it holds depends on who reads it: {reason}"""
+
+    code = "archive_inconsistent"
+    ru = "Архив противоречит сам себе, и его содержимое зависит от того, кто его читает: {reason}"
+
+
+class ArchiveUnsupported(ArchiveRefused):
+    """The archive uses something that is not supported: {reason}"""
+
+    code = "archive_unsupported"
+    ru = "В архиве использовано то, что не поддерживается: {reason}"
+
+
+# ---------------------------------------------------------------- start
+
+
+class BadSetting(MillraceError):
+    """{name}: {reason}"""
+
+    code = "bad_setting"
+    ru = "{name}: {reason}"
+
+
+def tree(root: type[MillraceError] = MillraceError) -> Iterator[type[MillraceError]]:
+    """Every error class, parents before children, in the order of this file."""
+    yield root
+    for child in root.__subclasses__():
+        yield from tree(child)

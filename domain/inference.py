@@ -1,0 +1,112 @@
+"""The `inference` pipeline and the contract with the ML service (docs/ml-service.md)."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from domain.errors import Invalid, MlTimeout, UnknownProfile
+from domain.jobs import Threshold
+from domain.pipelines import JobInStep, Pipeline, Step
+from domain.settings import Settings
+
+requires = ("archives", "results")
+
+SHORT_RESULT = 1024 * 1024  # bytes; parsed in well under a second, so a hop to a cpu worker would cost more
+
+
+def _short_result(job: JobInStep) -> bool:
+    return job.result is not None and job.result.size <= SHORT_RESULT
+
+
+class Params(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What can be ordered of the ML service for one job."""
+
+    profile: str | None = None
+    threshold: Threshold | None = None
+
+
+def read_params(ordered: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+    """Profile and threshold of a job, with the configured defaults for what was not ordered.
+
+    Raises:
+        UnknownProfile: it is not one of ML_PROFILES.
+        Invalid: the threshold is not a number from 0 to 1, or something else was ordered.
+    """
+    try:
+        params = msgspec.convert(ordered, Params, strict=False)
+    except msgspec.ValidationError as error:
+        raise Invalid(field="threshold" if "threshold" in str(error) else "body", reason=str(error)) from None
+    profile = params.profile or settings.ml_default_profile
+    if profile not in settings.profiles:
+        raise UnknownProfile(field="profile", profile=profile, known=", ".join(settings.profiles))
+    threshold = settings.ml_decision_threshold if params.threshold is None else params.threshold
+    return {"profile": profile, "threshold": threshold}
+
+
+PIPELINE = Pipeline(
+    name="inference",
+    read_params=read_params,
+    steps=(
+        Step(name="inspect", queue="io", until=10),
+        Step(name="submit", queue="io", until=80, short=lambda job: True, overdue=MlTimeout),
+        Step(name="parse", queue="cpu", until=98, short=_short_result),
+        Step(name="finish", queue="io", until=100, short=lambda job: True),
+    ),
+)
+pipelines = (PIPELINE,)
+
+SUCCESS_WORDS = frozenset({"succeeded", "success", "completed", "done"})
+FAILURE_WORDS = frozenset({"failed", "error"})
+
+
+class Submission(msgspec.Struct, frozen=True, kw_only=True):
+    """What is POSTed to ``{ML_SERVICE_URL}/infer``."""
+
+    job_uuid: str
+    input_object: str  # for a service that shares the bucket
+    output_object: str
+    profile: str
+    threshold: float
+    input_url: str  # presigned GET and PUT, for a service that does not
+    output_url: str
+    callback_url: str
+
+
+class Acceptance(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of a 200: the work is already done. A 202 may have any body."""
+
+    job_uuid: str
+    output_object: str
+    file_size: int | None = None  # bytes
+    duration_seconds: float | None = None
+
+
+class Completion(msgspec.Struct, frozen=True, kw_only=True):
+    """What the ML service reports when it has finished a job."""
+
+    status: Annotated[str, msgspec.Meta(max_length=40, examples=["succeeded"])]
+    output_object: Annotated[str, msgspec.Meta(max_length=500)] | None = None
+    file_size: Annotated[int, msgspec.Meta(ge=0)] | None = None  # bytes
+    file_name: Annotated[str, msgspec.Meta(max_length=255)] | None = None
+    error: Annotated[str, msgspec.Meta(max_length=10_000)] | None = None
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the ML service is with a job; optional, as often as it likes."""
+
+    progress: Annotated[float, msgspec.Meta(ge=0, le=100, description="Percent of the service's own work")]
+    message: Annotated[str, msgspec.Meta(max_length=255)] | None = None
+
+
+def outcome_of(status: str) -> Literal["succeeded", "failed"] | None:
+    """What a status word means, without regard to case; None when it is not one of the contract's."""
+    word = status.strip().lower()
+    if word in SUCCESS_WORDS:
+        return "succeeded"
+    return "failed" if word in FAILURE_WORDS else None
+
+
+def result_prefix(job_id: str) -> str:
+    """Where a job's results lie. A service can name no object outside it, least of all the job's input."""
+    return f"results/{job_id}/"

@@ -1,0 +1,152 @@
+"""Pipelines: what a kind of job goes through. A new pipeline is a declaration here-shaped and its step functions.
+
+A **step** is a plain function ``(job, context) -> Outcome``. It knows nothing of Celery, retries, leases or events: the
+engine in ``workers.engine`` gives every step the same promises.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+from uuid import UUID
+
+import msgspec
+
+from domain.errors import Invalid, MillraceError
+from domain.modules import floor
+from domain.settings import Settings
+
+# Work a step wants done in the transaction that ends it, given the open database connection. If the claim no longer
+# stands, none of it happens.
+Effect = Callable[[Any], None]
+
+
+class Retry(msgspec.Struct, frozen=True, kw_only=True):
+    """How often and when a step that failed for a passing reason is tried again (exponential backoff, full jitter)."""
+
+    attempts: int
+    base_seconds: float
+    cap_seconds: float
+
+    def delay(self, attempt: int, jitter: float) -> float:
+        """Seconds to wait after the failed attempt number ``attempt`` (1-based); ``jitter`` is uniform in [0, 1)."""
+        return jitter * min(self.cap_seconds, self.base_seconds * 2.0 ** (attempt - 1))
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    queue: str  # the kind of load: io, cpu, mail; each can have workers of its own
+    until: int  # the job's progress in percent once this step, or the waiting after it, is over
+    retry: Retry | None = None  # None: the policy of the settings
+    # A worker goes straight on to the next step when that one will be short: it saves a hop through the broker.
+    short: Callable[["JobInStep"], bool] = lambda job: False
+    # The outcome may be Wait: the next step begins only when something outside says so. This is the error the job fails
+    # with when nothing says so by the deadline.
+    overdue: type[MillraceError] | None = None
+
+
+class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    steps: tuple[Step, ...]
+    # What a client may order besides the file, read and checked: (what came, settings) -> the job's params.
+    # Raises Invalid or a subclass that names the field.
+    read_params: Callable[[Mapping[str, Any], Settings], dict[str, Any]]
+
+    def step(self, name: str) -> Step:
+        return self.steps[self._index(name)]
+
+    def after(self, name: str) -> Step | None:
+        """The step that follows, None after the last."""
+        index = self._index(name) + 1
+        return self.steps[index] if index < len(self.steps) else None
+
+    def starts_at(self, name: str) -> int:
+        """The job's progress in percent when the step begins."""
+        index = self._index(name)
+        return self.steps[index - 1].until if index else 0
+
+    def segment(self, name: str) -> Sequence[Step]:
+        """The steps from ``name`` up to the next one that waits: what one Celery chain carries."""
+        steps = []
+        for step in self.steps[self._index(name) :]:
+            steps.append(step)
+            if step.overdue:
+                break
+        return steps
+
+    def _index(self, name: str) -> int:
+        return next(index for index, step in enumerate(self.steps) if step.name == name)
+
+
+class InputFile(msgspec.Struct, frozen=True, kw_only=True):
+    """The file a job works on, as a step sees it."""
+
+    key: str
+    name: str
+    size: int  # bytes
+    content_type: str
+    kind: str  # single | zip
+
+
+class ResultFile(msgspec.Struct, frozen=True, kw_only=True):
+    """The file a job has produced; kept beside its input, never in its place."""
+
+    key: str
+    name: str
+    size: int  # bytes
+
+
+class JobInStep(msgspec.Struct, frozen=True, kw_only=True):
+    """A claimed job, as its step sees it."""
+
+    id: UUID
+    owner_id: UUID
+    kind: str
+    step: str
+    attempt: int  # 1-based, counts what failed; an interrupted attempt keeps its number
+    params: dict[str, Any]
+    file: InputFile | None = None
+    result: ResultFile | None = None
+    signal: dict[str, Any] | None = None  # what ended the waiting, e.g. the ML service's completion
+
+
+class Context(Protocol):
+    """What a step may ask of the engine while it runs."""
+
+    def progress(self, done: float, total: float, message: str | None = None) -> None:
+        """Report how far the step is; cheap to call often, it is coalesced. Also a checkpoint."""
+
+    def checkpoint(self) -> None:
+        """Call within long loops: leaves the step when the job was cancelled or the worker is being stopped."""
+
+
+class Done(msgspec.Struct, frozen=True, kw_only=True):
+    """The step is done; its effects, its event and the move to the next step are committed together."""
+
+    effects: tuple[Effect, ...] = ()
+    message: str | None = None
+    result: ResultFile | None = None
+
+
+class Wait(msgspec.Struct, frozen=True, kw_only=True):
+    """The step is done and the job now waits, without a worker, until a signal or the deadline."""
+
+    seconds: float
+    message: str | None = None
+    effects: tuple[Effect, ...] = ()
+
+
+Outcome = Done | Wait
+StepFunction = Callable[[JobInStep, Context], Outcome]
+
+
+def declared(words: Sequence[str]) -> dict[str, Pipeline]:
+    """The pipelines of these capabilities, by name."""
+    return {
+        pipeline.name: pipeline for module in floor("domain", words) for pipeline in getattr(module, "pipelines", ())
+    }
+
+
+def named(pipelines: dict[str, Pipeline], name: str) -> Pipeline:
+    """Raises Invalid when no pipeline has that name."""
+    if name not in pipelines:
+        raise Invalid(field="kind", reason=f"unknown kind {name!r}; known kinds: {', '.join(sorted(pipelines))}")
+    return pipelines[name]

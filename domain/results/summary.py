@@ -1,0 +1,38 @@
+"""What a whole result file comes to."""
+
+import math
+from typing import Any
+
+import msgspec
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """Counts over all rows; None where the file has no such column."""
+
+    rows: int
+    succeeded: int | None = None  # processing_status is Success
+    failed: int | None = None  # processing_status is Failure
+    flagged: int | None = None  # flagged is true (magika)
+    pathologies: int | None = None  # pathology is 1 (CT)
+    mean_probability: float | None = None  # of probability_of_pathology, over the rows that have it
+    total_seconds: float | None = None  # of time_of_processing
+
+
+def summarise(columns: list[str], rows: list[dict[str, Any]]) -> Summary:
+    """Sum the rows up; ``columns`` says which canonical columns the file has."""
+
+    def values(name: str) -> list[Any] | None:
+        return [row[name] for row in rows] if name in columns else None
+
+    statuses, flagged, pathology = values("processing_status"), values("flagged"), values("pathology")
+    probabilities = [value for value in values("probability_of_pathology") or () if value is not None]
+    times = values("time_of_processing")
+    return Summary(
+        rows=len(rows),
+        succeeded=None if statuses is None else statuses.count("Success"),
+        failed=None if statuses is None else statuses.count("Failure"),
+        flagged=None if flagged is None else flagged.count(True),
+        pathologies=None if pathology is None else pathology.count(1),
+        mean_probability=math.fsum(probabilities) / len(probabilities) if probabilities else None,
+        total_seconds=None if times is None else math.fsum(value for value in times if value is not None),
+    )

@@ -1,0 +1,130 @@
+"""All settings, as one typed struct read from environment variables.
+
+The name of a field in upper case is the name of its variable (``database_url`` is ``DATABASE_URL``). ``.env.example``
+lists every one with its meaning, and a test keeps the two the same.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from domain.errors import BadSetting
+
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+Bytes = Annotated[int, msgspec.Meta(gt=0)]
+Count = Annotated[int, msgspec.Meta(gt=0)]
+Secret = Annotated[str, msgspec.Meta(min_length=16)]
+
+# Published in .env.example and compose.yaml so that a first try works; production refuses them.
+DEFAULT_SECRETS = frozenset({"change-me-change-me-change-me-32ch", "change-me-too-change-me-too"})
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Read once at start by ``storage.configuration.settings``; a bad value stops the process with one clear line."""
+
+    # the process
+    millrace_env: Literal["development", "production"] = "production"
+    millrace_modules: str = ""  # comma-separated; empty switches every module on
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["json", "console"] = "json"
+    public_url: str  # where clients and the ML service reach this API, without /api/v1
+
+    # neighbours
+    database_url: str
+    database_pool_size: Count = 10
+    redis_url: str
+    celery_broker_url: str = ""  # empty: the same Redis
+    s3_endpoint_url: str
+    s3_public_endpoint_url: str = ""  # empty: the same; what presigned URLs for clients start with
+    s3_region: str = "us-east-1"
+    s3_bucket: str = "millrace"
+    s3_access_key_id: str
+    s3_secret_access_key: str
+    # boto3 >= 1.36 sends checksums by default, which several S3-compatible servers refuse (botocore #3352)
+    s3_checksums: Literal["when_required", "when_supported"] = "when_required"
+
+    # accounts
+    jwt_secret: Secret
+    access_token_seconds: Count = 3600
+    admin_username: str = ""  # both set: an account with the role `admin` is made at migration
+    admin_password: str = ""
+
+    # files
+    max_upload_bytes: Bytes = 5 * 1024**3
+    presigned_url_seconds: Count = 900
+
+    # the ML service
+    ml_service_url: str
+    ml_service_token: Secret
+    ml_profiles: str = "default"  # comma-separated
+    ml_default_profile: str = "default"
+    ml_decision_threshold: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.5
+    ml_request_seconds: Seconds = 10.0  # connecting, sending and the answer, each
+    ml_deadline_seconds: Seconds = 3600.0  # from acceptance to completion
+
+    # archives and results
+    archive_max_entries: Count = 100_000
+    archive_max_unpacked_bytes: Bytes = 50 * 1024**3
+    archive_max_ratio: Count = 200
+    result_max_rows: Count = 100_000
+    result_max_bytes: Bytes = 256 * 1024**2
+
+    # the engine
+    lease_seconds: Seconds = 6.0
+    sweep_seconds: Seconds = 2.0
+    redispatch_seconds: Seconds = 30.0  # a published job nobody has claimed for so long is published again
+    retry_attempts: Count = 6  # of a step that fails for a passing reason; a pipeline's step may have its own policy
+    retry_base_seconds: Seconds = 1.0  # before the second attempt at most; doubled each time, with full jitter
+    retry_cap_seconds: Seconds = 60.0
+    pending_expires_seconds: Seconds = 24 * 3600.0
+
+    # operators
+    flower_user: str = "millrace"
+    flower_password: Secret
+
+    @property
+    def broker_url(self) -> str:
+        return self.celery_broker_url or self.redis_url
+
+    @property
+    def profiles(self) -> tuple[str, ...]:
+        return _words(self.ml_profiles)
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        return _words(self.millrace_modules)
+
+
+def from_environ(environ: Mapping[str, str]) -> Settings:
+    """Settings from environment variables; empty values count as absent.
+
+    Raises:
+        BadSetting: a variable is missing or cannot be read; the message begins with the variable's name.
+    """
+    values: dict[str, Any] = {}
+    for field in msgspec.structs.fields(Settings):
+        name = field.name.upper()
+        if raw := environ.get(name, ""):
+            try:
+                values[field.name] = msgspec.convert(raw, field.type, strict=False)
+            except msgspec.ValidationError as error:
+                raise BadSetting(name=name, reason=str(error)) from None
+        elif field.required:
+            raise BadSetting(name=name, reason="is not set; name a real server or secret, or start with `millrace up`")
+    settings = Settings(**values)
+    _check(settings)
+    return settings
+
+
+def _check(settings: Settings) -> None:
+    if settings.ml_default_profile not in settings.profiles:
+        raise BadSetting(name="ML_DEFAULT_PROFILE", reason=f"is not one of ML_PROFILES ({settings.ml_profiles})")
+    if settings.millrace_env == "production":
+        for name in ("jwt_secret", "ml_service_token", "flower_password", "s3_secret_access_key", "admin_password"):
+            if getattr(settings, name) in DEFAULT_SECRETS:
+                raise BadSetting(name=name.upper(), reason="is the published default; production needs one of its own")
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word for part in text.split(",") if (word := part.strip()))

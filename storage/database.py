@@ -1,0 +1,92 @@
+"""The one way to Postgres, for API and workers alike: a pooled engine per process and two context managers.
+
+``transaction()`` is for several statements that belong together, ``autocommit()`` for one statement that is a
+transaction by itself (it saves the BEGIN and COMMIT round trips).
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, Engine, MetaData, create_engine, exc, make_url
+
+from domain.errors import DatabaseUnavailable
+from storage.configuration import settings
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+def _encode(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+@cache
+def engine() -> Engine:
+    """The pooled engine of this process.
+
+    No pool_pre_ping: it costs a round trip a checkout, and a connection that died is reported as DatabaseUnavailable,
+    which the callers answer with 503 or a retry anyway; the pool is emptied at the first such error.
+    """
+    config = settings()
+    url = make_url(config.database_url).set(drivername="postgresql+psycopg")
+    return create_engine(
+        url,
+        pool_size=config.database_pool_size,
+        max_overflow=0,
+        pool_timeout=5,
+        pool_recycle=1800,
+        json_serializer=_encode,
+        json_deserializer=msgspec.json.decode,
+        connect_args={"connect_timeout": 5, "application_name": "millrace"},
+    )
+
+
+@cache
+def _autocommit_engine() -> Engine:
+    return engine().execution_options(isolation_level="AUTOCOMMIT")
+
+
+@contextmanager
+def transaction() -> Iterator[Connection]:
+    """A connection in a transaction, committed at the end of the block and rolled back when it raises.
+
+    Raises:
+        DatabaseUnavailable: the server cannot be reached, went away, or has no connection free within 5 s.
+    """
+    with _translated(), engine().begin() as connection:
+        yield connection
+
+
+@contextmanager
+def autocommit() -> Iterator[Connection]:
+    """A connection on which every statement commits by itself. Raises like ``transaction``."""
+    with _translated(), _autocommit_engine().connect() as connection:
+        yield connection
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as error:
+        raise DatabaseUnavailable(retry_after=1) from error
+
+
+def _forget_after_fork() -> None:
+    # A forked child must neither use nor close the parent's sockets (celery #1564).
+    if engine.cache_info().currsize:
+        engine().dispose(close=False)
+
+
+os.register_at_fork(after_in_child=_forget_after_fork)

@@ -1,0 +1,151 @@
+"""The SQL of every move of a job: one statement changes the row, adds its event and records the attempt together.
+
+A statement names the claim it acts under and changes nothing when that claim no longer stands, so a stale or doubled
+delivery leaves without a trace. Every clock is the database's own. One statement in place of a transaction through the
+ORM is what makes a hop cheap: 0.26 ms against 1.38 ms.
+"""
+
+from sqlalchemy import TextClause, text
+
+ERROR = """jsonb_build_object('code', moved.error_code, 'message', moved.error_message, 'stage', moved.error_stage,
+    'retryable', moved.error_retryable)"""
+SNAPSHOT = f"""jsonb_strip_nulls(jsonb_build_object(
+    'status', moved.status, 'stage', moved.stage, 'progress', moved.progress, 'message', moved.message,
+    'attempt', moved.attempt, 'error', CASE WHEN moved.status = 'failed' THEN {ERROR} END))"""
+
+
+def move(
+    sets: str,
+    where: str,
+    event: str,
+    *,
+    outcome: str | None = None,
+    error: str = "NULL, NULL",
+    attempt: str = ":step, :attempt, :worker, CAST(:started_at AS timestamptz)",
+) -> TextClause:
+    """One statement: update the jobs matched by ``where``, add the event, and record the attempt with ``outcome``.
+
+    ``event``, ``outcome``, ``error`` (code, message) and ``attempt`` (step, number, worker, start) are SQL expressions
+    over ``moved``, the updated rows.
+    """
+    record = f"""attempt_row AS (
+        INSERT INTO job_attempts (job_id, outcome, step, attempt, worker, started_at, error_code, error_message)
+        SELECT id, {outcome}, {attempt}, {error} FROM moved),"""
+    return text(f"""
+        WITH moved AS (
+            UPDATE jobs SET {sets}, event_seq = event_seq + 1, updated_at = now() WHERE {where} RETURNING *),
+        {record if outcome else ""}
+        event AS (
+            INSERT INTO job_events (job_id, seq, type, data)
+            SELECT id, event_seq, {event}, {SNAPSHOT} FROM moved
+            RETURNING job_id, seq, type, at, data)
+        SELECT moved.id, moved.owner_id, moved.kind, moved.step, moved.claim IS NOT NULL AS held, moved.signal,
+               moved.result_key, moved.result_name, moved.result_size, event.seq, event.type, event.at, event.data
+        FROM moved JOIN event ON event.job_id = moved.id""")
+
+
+HELD = "id = :id AND claim = :claim"
+LET_GO = "claim = NULL, lease_until = NULL"
+LEASED = "lease_until = now() + make_interval(secs => :lease)"
+CLOSED = f"{LET_GO}, step = NULL, awaiting = FALSE, completed_at = now()"
+RESULT = """result_key = COALESCE(:result_key, result_key), result_name = COALESCE(:result_name, result_name),
+    result_size = COALESCE(:result_size, result_size)"""
+
+CLAIM = text(f"""
+    WITH moved AS (
+        UPDATE jobs SET status = 'processing', stage = step, message = NULL, claim = :claim, claimed_by = :worker,
+            claimed_at = now(),
+            {LEASED}, started_at = COALESCE(started_at, now()), event_seq = event_seq + 1, updated_at = now()
+        WHERE id = :id AND step = :step AND status IN ('queued', 'processing') AND NOT awaiting AND claim IS NULL
+            AND run_at <= now() AND cancel_requested_at IS NULL
+        RETURNING *),
+    event AS (
+        INSERT INTO job_events (job_id, seq, type, data) SELECT id, event_seq, 'stage', {SNAPSHOT} FROM moved
+        RETURNING job_id, seq, type, at, data)
+    SELECT moved.id, moved.owner_id, moved.kind, moved.step, moved.attempt, moved.params, moved.signal,
+           moved.result_key, moved.result_name, moved.result_size, moved.claimed_at,
+           event.seq, event.type, event.at, event.data,
+           files.object_key, files.name, files.size, files.content_type, files.kind AS file_kind
+    FROM moved JOIN event ON event.job_id = moved.id LEFT JOIN files ON files.id = moved.input_file_id""")
+
+ADVANCE = move(
+    f"step = :next, stage = :next, attempt = 1, losses = 0, claimed_at = now(), {LEASED}, {RESULT}, "
+    "progress = GREATEST(progress, :until), message = :message",
+    f"{HELD} AND cancel_requested_at IS NULL",
+    "'stage'",
+    outcome="'done'",
+)
+HAND_OVER = move(
+    f"step = :next, attempt = 1, losses = 0, {LET_GO}, {RESULT}, run_at = now(), "
+    "republish_at = now() + make_interval(secs => :republish), "
+    "progress = GREATEST(progress, :until), message = :message",
+    f"{HELD} AND cancel_requested_at IS NULL",
+    "'handed_over'",
+    outcome="'done'",
+)
+# The signal may have come before the step that caused it was over: then there is nothing to wait for.
+WAIT = move(
+    "step = :next, attempt = 1, losses = 0, awaiting = signal IS NULL, "
+    "stage = CASE WHEN signal IS NULL THEN 'waiting' ELSE :next END, "
+    "claim = CASE WHEN signal IS NULL THEN NULL ELSE claim END, claimed_at = now(), "
+    "lease_until = CASE WHEN signal IS NOT NULL THEN now() + make_interval(secs => :lease) END, "
+    "deadline_at = now() + make_interval(secs => :seconds), message = :message",
+    f"{HELD} AND cancel_requested_at IS NULL",
+    "CASE WHEN moved.awaiting THEN 'waiting' ELSE 'stage' END",
+    outcome="'done'",
+)
+SUCCEED = move(
+    f"status = 'succeeded', {CLOSED}, {RESULT}, progress = 100, message = COALESCE(:message, message)",
+    f"{HELD} AND cancel_requested_at IS NULL",
+    "'succeeded'",
+    outcome="'done'",
+)
+RETRY = move(
+    f"attempt = attempt + 1, {LET_GO}, run_at = now() + make_interval(secs => :delay), "
+    "republish_at = now() + make_interval(secs => :delay), message = :error_message",
+    f"{HELD} AND cancel_requested_at IS NULL",
+    "'retrying'",
+    outcome="'retrying'",
+    error=":error_code, :error_message",
+)
+FAIL = move(
+    f"status = 'failed', {CLOSED}, error_code = :error_code, error_message = :error_message, error_stage = stage, "
+    "error_retryable = :retryable, message = :error_message",
+    HELD,
+    "'failed'",
+    outcome="'failed'",
+    error=":error_code, :error_message",
+)
+INTERRUPT = move(f"{LET_GO}, run_at = now(), republish_at = now()", HELD, "'interrupted'", outcome="'interrupted'")
+CANCEL = move(
+    f"status = 'cancelled', {CLOSED}, message = NULL",
+    f"{HELD} AND cancel_requested_at IS NOT NULL",
+    "'cancelled'",
+    outcome="'cancelled'",
+)
+SIGNAL = move(
+    "signal = CAST(:signal AS jsonb), awaiting = FALSE, run_at = now(), "
+    f"republish_at = now() + make_interval(secs => :republish), {RESULT}, progress = GREATEST(progress, :until), "
+    "message = NULL",
+    "id = :id AND status = 'processing' AND signal IS NULL AND (awaiting OR (claim IS NOT NULL AND step = :waits))",
+    "'resumed'",
+)
+# Fails a job nobody holds: while it waits, or while the step that submitted it has not come back yet.
+FAIL_SIGNALLED = move(
+    f"status = 'failed', {CLOSED}, error_code = :error_code, error_message = :error_message, error_stage = stage, "
+    "error_retryable = :retryable, message = :error_message, signal = CAST(:signal AS jsonb)",
+    "id = :id AND status = 'processing' AND signal IS NULL AND (awaiting OR (claim IS NOT NULL AND step = :waits))",
+    "'failed'",
+)
+HEARTBEAT = text(f"""
+    UPDATE jobs SET {LEASED} WHERE claim = ANY(:claims)
+    RETURNING claim, cancel_requested_at IS NOT NULL AS cancelled""")
+PROGRESS = text("""
+    UPDATE jobs SET progress = GREATEST(progress, :progress), message = COALESCE(:message, message), updated_at = now()
+    WHERE id = :id AND claim = :claim RETURNING progress""")
+# While a job waits, how far the other side is: spread over the part of the bar that the waiting has.
+REMOTE_PROGRESS = text("""
+    UPDATE jobs SET progress = GREATEST(progress, :progress), message = COALESCE(:message, message), updated_at = now()
+    WHERE id = :id AND status = 'processing' AND (awaiting OR (claim IS NOT NULL AND step = :waits))
+    RETURNING stage, progress, message, updated_at""")
+STANDS = text("SELECT cancel_requested_at IS NOT NULL FROM jobs WHERE id = :id AND claim = :claim FOR UPDATE")

@@ -1,0 +1,128 @@
+"""The tables of the engine. Rules stand in the database too: CHECKs here, and the triggers of migration 0001."""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Enum,
+    ForeignKey,
+    Index,
+    Integer,
+    SmallInteger,
+    Table,
+    Text,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from domain.jobs import FINAL, Status
+from storage.database import metadata
+
+_now = text("now()")
+_time = DateTime(timezone=True)
+_final = f"({', '.join(repr(str(status)) for status in sorted(FINAL))})"
+_status = Enum(*(status.value for status in Status), name="job_status", metadata=metadata)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("owner_id", Uuid, ForeignKey("accounts.id", ondelete="RESTRICT"), nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("title", Text, nullable=False),
+    Column("description", Text),
+    Column("params", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("input_file_id", Uuid, ForeignKey("files.id", ondelete="RESTRICT")),
+    Column("owns_input", Boolean, nullable=False, server_default=text("false")),  # the file came with the job
+    Column("parent_id", Uuid, ForeignKey("jobs.id", ondelete="SET NULL")),
+    Column("status", _status, nullable=False),
+    Column("stage", Text),
+    Column("progress", SmallInteger, nullable=False, server_default=text("0")),
+    Column("message", Text),
+    Column("result_key", Text),
+    Column("result_name", Text),
+    Column("result_size", BigInteger),
+    Column("error_code", Text),
+    Column("error_message", Text),
+    Column("error_stage", Text),
+    Column("error_retryable", Boolean),
+    Column("created_at", _time, nullable=False, server_default=_now),
+    Column("updated_at", _time, nullable=False, server_default=_now),
+    Column("queued_at", _time),
+    Column("started_at", _time),
+    Column("completed_at", _time),
+    Column("results_parsed_at", _time),
+    # the engine's own: which step is next or running, who holds it and until when, and when to look again
+    Column("step", Text),
+    Column("attempt", Integer, nullable=False, server_default=text("1")),
+    Column("losses", Integer, nullable=False, server_default=text("0")),
+    Column("claim", Uuid),
+    Column("claimed_by", Text),
+    Column("claimed_at", _time),
+    Column("lease_until", _time),
+    Column("run_at", _time, nullable=False, server_default=_now),
+    Column("republish_at", _time, nullable=False, server_default=_now),
+    Column("awaiting", Boolean, nullable=False, server_default=text("false")),
+    Column("deadline_at", _time),
+    Column("signal", JSONB),
+    Column("cancel_requested_at", _time),
+    Column("event_seq", Integer, nullable=False, server_default=text("0")),
+    CheckConstraint("progress BETWEEN 0 AND 100", name="progress_is_percent"),
+    CheckConstraint("(status = 'failed') = (error_code IS NOT NULL)", name="failed_has_error"),
+    CheckConstraint(f"(status IN {_final}) = (completed_at IS NOT NULL)", name="final_has_time"),
+    CheckConstraint("(status IN ('queued', 'processing')) = (step IS NOT NULL)", name="active_has_step"),
+    CheckConstraint("status <> 'processing' OR stage IS NOT NULL", name="processing_has_stage"),
+    CheckConstraint("(claim IS NULL) = (lease_until IS NULL)", name="claim_has_lease"),
+    CheckConstraint("claim IS NULL OR (status = 'processing' AND NOT awaiting)", name="claim_is_processing"),
+    CheckConstraint("NOT awaiting OR (status = 'processing' AND deadline_at IS NOT NULL)", name="waiting_has_deadline"),
+    Index("ix_jobs_owner_id_id", "owner_id", text("id DESC")),
+    Index("ix_jobs_input_file_id", "input_file_id"),
+    Index("ix_jobs_parent_id", "parent_id"),
+    # one partial index for each question the sweep asks
+    Index(
+        "ix_jobs_due",
+        "republish_at",
+        postgresql_where=text("claim IS NULL AND NOT awaiting AND status IN ('queued', 'processing')"),
+    ),
+    Index("ix_jobs_leased", "lease_until", postgresql_where=text("claim IS NOT NULL")),
+    Index("ix_jobs_awaiting", "deadline_at", postgresql_where=text("awaiting")),
+    Index("ix_jobs_pending", "created_at", postgresql_where=text("status = 'pending'")),
+    # nearly every update of a job touches an indexed column; free space in the page keeps the new version close by
+    postgresql_with={"fillfactor": "70"},
+)
+
+job_events = Table(
+    "job_events",
+    metadata,
+    Column("job_id", Uuid, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("seq", Integer, primary_key=True),
+    Column("type", Text, nullable=False),
+    Column("at", _time, nullable=False, server_default=_now),
+    Column("data", JSONB, nullable=False),
+    CheckConstraint("seq > 0", name="seq_from_one"),
+    Index(
+        "uq_job_events_terminal",
+        "job_id",
+        unique=True,
+        postgresql_where=text(f"type IN {_final}"),
+    ),
+)
+
+job_attempts = Table(
+    "job_attempts",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=True),
+    Column("job_id", Uuid, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    Column("step", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("outcome", Text, nullable=False),  # done | retrying | failed | interrupted | lost | cancelled
+    Column("worker", Text),
+    Column("started_at", _time, nullable=False),
+    Column("finished_at", _time, nullable=False, server_default=_now),
+    Column("error_code", Text),
+    Column("error_message", Text),
+    Index("ix_job_attempts_job_id_id", "job_id", "id"),
+)

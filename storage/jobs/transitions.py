@@ -1,0 +1,221 @@
+"""Every move of a job, as a function: present the claim, get what changed or None when the claim no longer stands."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import Connection, Row, TextClause
+
+from domain.errors import MillraceError
+from domain.identity import new_id
+from domain.jobs import Event, EventType, Status
+from domain.pipelines import InputFile, JobInStep, ResultFile
+from storage.jobs import statements
+
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker's hold on one attempt of one step; every later move of the attempt must present it."""
+
+    token: UUID
+    job: JobInStep
+    worker: str
+    started_at: datetime
+
+
+class Moved(msgspec.Struct, frozen=True, kw_only=True):
+    owner_id: UUID
+    kind: str
+    step: str | None  # the step that is next or running now
+    held: bool  # whether the claim still stands after the move
+    signal: dict[str, Any] | None
+    result: ResultFile | None
+    event: Event
+
+
+def claim(connection: Connection, job_id: UUID, step: str, worker: str, lease: float) -> tuple[Claim, Event] | None:
+    """Take hold of a job's step for ``lease`` seconds; None when it is not to be had (held, done, cancelled)."""
+    token = new_id()
+    row = connection.execute(
+        statements.CLAIM, {"id": job_id, "step": step, "claim": token, "worker": worker, "lease": lease}
+    ).one_or_none()
+    if row is None:
+        return None
+    job = JobInStep(
+        id=row.id,
+        owner_id=row.owner_id,
+        kind=row.kind,
+        step=row.step,
+        attempt=row.attempt,
+        params=row.params,
+        signal=row.signal,
+        result=result_of(row),
+        file=InputFile(
+            key=row.object_key, name=row.name, size=row.size, content_type=row.content_type, kind=row.file_kind
+        )
+        if row.object_key
+        else None,
+    )
+    return Claim(token=token, job=job, worker=worker, started_at=row.claimed_at), event_of(row)
+
+
+def still_held(connection: Connection, claim: Claim) -> bool:
+    """Lock the job for this transaction; False when the claim is gone or the job is to be cancelled."""
+    row = connection.execute(statements.STANDS, {"id": claim.job.id, "claim": claim.token}).one_or_none()
+    return row is not None and not row[0]
+
+
+def _result(result: ResultFile | None) -> dict[str, Any]:
+    if result is None:
+        return {"result_key": None, "result_name": None, "result_size": None}
+    return {"result_key": result.key, "result_name": result.name, "result_size": result.size}
+
+
+def _act(connection: Connection, statement: TextClause, claim: Claim, **values: Any) -> Moved | None:
+    row = connection.execute(
+        statement,
+        {
+            "id": claim.job.id,
+            "claim": claim.token,
+            "step": claim.job.step,
+            "attempt": claim.job.attempt,
+            "worker": claim.worker,
+            "started_at": claim.started_at,
+            **values,
+        },
+    ).one_or_none()
+    return moved_of(row) if row else None
+
+
+def advance(
+    connection: Connection,
+    claim: Claim,
+    *,
+    next_step: str,
+    until: int,
+    seconds: float,
+    message: str | None,
+    result: ResultFile | None,
+) -> Moved | None:
+    """The step is done and this worker goes straight on to the next, under the same claim for ``seconds`` more."""
+    values = {"next": next_step, "until": until, "lease": seconds, "message": message, **_result(result)}
+    return _act(connection, statements.ADVANCE, claim, **values)
+
+
+def hand_over(
+    connection: Connection,
+    claim: Claim,
+    *,
+    next_step: str,
+    until: int,
+    seconds: float,
+    message: str | None,
+    result: ResultFile | None,
+) -> Moved | None:
+    """The step is done and the next one waits for its message, which the sweep repeats after ``seconds``."""
+    values = {"next": next_step, "until": until, "republish": seconds, "message": message, **_result(result)}
+    return _act(connection, statements.HAND_OVER, claim, **values)
+
+
+def wait(
+    connection: Connection, claim: Claim, *, next_step: str, seconds: float, lease: float, message: str | None
+) -> Moved | None:
+    """The step is done and the job waits for a signal; if it has come already, ``held`` is true and the next begins."""
+    return _act(connection, statements.WAIT, claim, next=next_step, seconds=seconds, lease=lease, message=message)
+
+
+def succeed(connection: Connection, claim: Claim, *, message: str | None, result: ResultFile | None) -> Moved | None:
+    return _act(connection, statements.SUCCEED, claim, message=message, **_result(result))
+
+
+def retry(connection: Connection, claim: Claim, error: MillraceError, delay: float) -> Moved | None:
+    """The attempt failed for a passing reason; the next may begin after ``delay`` seconds."""
+    return _act(connection, statements.RETRY, claim, delay=delay, error_code=error.code, error_message=str(error))
+
+
+def fail(connection: Connection, claim: Claim, error: MillraceError) -> Moved | None:
+    return _act(
+        connection, statements.FAIL, claim, error_code=error.code, error_message=str(error), retryable=error.retryable
+    )
+
+
+def interrupt(connection: Connection, claim: Claim) -> Moved | None:
+    """The worker stops in the middle of the step: nothing failed, the attempt keeps its number."""
+    return _act(connection, statements.INTERRUPT, claim)
+
+
+def cancel(connection: Connection, claim: Claim) -> Moved | None:
+    """End a job whose cancellation was asked for; None when it was not."""
+    return _act(connection, statements.CANCEL, claim)
+
+
+def signal(
+    connection: Connection,
+    job_id: UUID,
+    content: dict[str, Any],
+    *,
+    waits: str,
+    until: int,
+    republish: float,
+    result: ResultFile | None,
+) -> Moved | None:
+    """End the waiting after step ``waits``; None when the job does not wait (yet, any more, or at all)."""
+    values = {"id": job_id, "signal": msgspec.json.encode(content).decode(), "waits": waits, "until": until}
+    row = connection.execute(statements.SIGNAL, {**values, "republish": republish, **_result(result)}).one_or_none()
+    return moved_of(row) if row else None
+
+
+def fail_signalled(
+    connection: Connection, job_id: UUID, content: dict[str, Any], error: MillraceError, *, waits: str
+) -> Moved | None:
+    """End a waiting job as failed because what it waited for failed; None when it does not wait."""
+    values = {"id": job_id, "signal": msgspec.json.encode(content).decode(), "waits": waits}
+    failure = {"error_code": error.code, "error_message": str(error), "retryable": error.retryable}
+    row = connection.execute(statements.FAIL_SIGNALLED, {**values, **failure}).one_or_none()
+    return moved_of(row) if row else None
+
+
+def heartbeat(connection: Connection, claims: list[UUID], lease: float) -> dict[UUID, bool]:
+    """Extend these claims; answers those that still stand, each with whether its job is to be cancelled."""
+    rows = connection.execute(statements.HEARTBEAT, {"claims": claims, "lease": lease})
+    return {row.claim: row.cancelled for row in rows}
+
+
+def progress(connection: Connection, claim: Claim, percent: int, message: str | None) -> int | None:
+    """Store the newest percentage; answers the one that stands (it never falls), None when the claim is gone."""
+    values = {"id": claim.job.id, "claim": claim.token, "progress": percent, "message": message}
+    return connection.execute(statements.PROGRESS, values).scalar_one_or_none()
+
+
+def remote_progress(
+    connection: Connection, job_id: UUID, percent: int, message: str | None, *, waits: str
+) -> Event | None:
+    """Store how far the other side is while the job waits after step ``waits``; None when it does not wait."""
+    values = {"id": job_id, "progress": percent, "message": message, "waits": waits}
+    row = connection.execute(statements.REMOTE_PROGRESS, values).one_or_none()
+    if row is None:
+        return None
+    data = {"status": Status.PROCESSING, "stage": row.stage, "progress": row.progress, "message": row.message}
+    return Event(job_id=job_id, type=EventType.PROGRESS, at=row.updated_at, data=data)
+
+
+def event_of(row: Row[Any]) -> Event:
+    return Event(job_id=row.id, seq=row.seq, type=EventType(row.type), at=row.at, data=row.data)
+
+
+def moved_of(row: Row[Any]) -> Moved:
+    return Moved(
+        owner_id=row.owner_id,
+        kind=row.kind,
+        step=row.step,
+        held=row.held,
+        signal=row.signal,
+        result=result_of(row),
+        event=event_of(row),
+    )
+
+
+def result_of(row: Row[Any]) -> ResultFile | None:
+    if row.result_key is None:
+        return None
+    return ResultFile(key=row.result_key, name=row.result_name, size=row.result_size)

@@ -1,0 +1,280 @@
+"""The one way to S3-compatible storage: a boto3 client per process, built at first use.
+
+Keys never hold user text: an input is ``inputs/{uuid}``, the n-th result of a job ``results/{job_id}/{n}``. The two
+never share a key, so a result cannot replace what it was made from.
+
+Every function raises ObjectMissing when the key is not there and StorageUnavailable when the store refuses the
+connection, does not answer in time or answers 5xx or "slow down". Anything else S3 says (access denied, a wrong
+signature) is a mistake in our configuration and surfaces as botocore's own ClientError.
+
+boto3 takes about half a second to import, so it is imported with the first client and not with this module.
+"""
+
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from domain.errors import BodyTooLarge, ObjectMissing, StorageUnavailable
+from domain.files import attachment
+from storage.configuration import settings
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+MISSING = frozenset({"404", "NoSuchKey", "NotFound", "NoSuchUpload"})
+DELETE_BATCH = 1000  # what one DeleteObjects may name (S3 API reference)
+
+_clients: dict[str, "S3Client"] = {}
+_building = threading.Lock()
+
+
+def input_key(object_id: UUID) -> str:
+    return f"inputs/{object_id}"
+
+
+def result_key(job_id: UUID, number: int) -> str:
+    return f"{result_prefix(job_id)}{number}"
+
+
+def result_prefix(job_id: UUID) -> str:
+    """What the keys of all results of a job begin with."""
+    return f"results/{job_id}/"
+
+
+# ---------------------------------------------------------------- whole objects and ranges
+
+
+def read_range(key: str, start: int, length: int) -> bytes:
+    """``length`` bytes from offset ``start``; fewer where the object ends earlier, none where it ends before ``start``.
+
+    Judged by the length of what comes and not by status 206: ``rclone serve s3`` answers a ranged GET with 200.
+    """
+    if length <= 0:
+        return b""
+    with _translated(key):
+        try:
+            answer = client().get_object(Bucket=_bucket(), Key=key, Range=f"bytes={start}-{start + length - 1}")
+        except _client_error() as error:
+            if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 416:
+                return b""
+            raise
+        with answer["Body"] as body:
+            if answer["ContentLength"] > length:  # the store ignored the range: never read gigabytes for a few bytes
+                raise StorageUnavailable(key=key)
+            return body.read()
+
+
+def read(key: str, limit: int) -> bytes:
+    """The whole object.
+
+    Raises:
+        BodyTooLarge: it is larger than ``limit`` bytes; nothing of it was read.
+    """
+    with _translated(key):
+        answer = client().get_object(Bucket=_bucket(), Key=key)
+        with answer["Body"] as body:
+            if answer["ContentLength"] > limit:
+                raise BodyTooLarge(limit=limit)
+            return body.read()
+
+
+def put(key: str, data: bytes, content_type: str = "application/octet-stream") -> None:
+    """Write a whole small object; a second write of the same key replaces the first."""
+    with _translated(key):
+        client().put_object(Bucket=_bucket(), Key=key, Body=data, ContentType=content_type)
+
+
+def size_of(key: str) -> int:
+    """Size in bytes."""
+    with _translated(key):
+        return client().head_object(Bucket=_bucket(), Key=key)["ContentLength"]
+
+
+def below(prefix: str) -> list[str]:
+    """The keys that begin with ``prefix``."""
+    with _translated(prefix):
+        pages = client().get_paginator("list_objects_v2").paginate(Bucket=_bucket(), Prefix=prefix)
+        return [one["Key"] for page in pages for one in page.get("Contents", [])]
+
+
+def delete(keys: Iterable[str]) -> None:
+    """Delete objects; a key that is not there counts as deleted."""
+    rest = iter(keys)
+    while batch := list(islice(rest, DELETE_BATCH)):
+        with _translated(batch[0]):
+            answer = client().delete_objects(
+                Bucket=_bucket(), Delete={"Objects": [{"Key": key} for key in batch], "Quiet": True}
+            )
+            if left := [error for error in answer.get("Errors", []) if error.get("Code") not in MISSING]:
+                raise StorageUnavailable(key=left[0].get("Key"))
+
+
+# ---------------------------------------------------------------- presigned URLs (signed locally, nothing is sent)
+
+
+def presign_get(key: str, seconds: int, download_name: str | None = None, *, public: bool = False) -> str:
+    """A URL that reads the object for ``seconds``.
+
+    With ``download_name`` the store is asked to answer with that name as an attachment (RFC 6266), so that a browser
+    saves the file and never shows it. ``public`` signs for S3_PUBLIC_ENDPOINT_URL, where clients outside reach it.
+    """
+    params = {"Bucket": _bucket(), "Key": key}
+    if download_name is not None:
+        params["ResponseContentDisposition"] = attachment(download_name)
+    return client(public=public).generate_presigned_url("get_object", Params=params, ExpiresIn=seconds)
+
+
+def presign_put(key: str, seconds: int, content_type: str | None = None, *, public: bool = False) -> str:
+    """A URL that writes the object within ``seconds``; with ``content_type`` the PUT must carry that very header.
+
+    It cannot limit the size: check ``size_of`` afterwards.
+    """
+    params = {"Bucket": _bucket(), "Key": key} | ({"ContentType": content_type} if content_type else {})
+    return client(public=public).generate_presigned_url("put_object", Params=params, ExpiresIn=seconds)
+
+
+def presign_part(key: str, upload_id: str, number: int, seconds: int) -> str:
+    """A URL that writes part ``number`` (from 1) of a multipart upload."""
+    params: dict[str, Any] = {"Bucket": _bucket(), "Key": key, "UploadId": upload_id, "PartNumber": number}
+    return client().generate_presigned_url("upload_part", Params=params, ExpiresIn=seconds)
+
+
+# ---------------------------------------------------------------- multipart uploads
+
+
+def create_multipart(key: str, content_type: str) -> str:
+    """Begin a multipart upload; the answer is its upload id."""
+    with _translated(key):
+        return client().create_multipart_upload(Bucket=_bucket(), Key=key, ContentType=content_type)["UploadId"]
+
+
+def complete_multipart(key: str, upload_id: str, etags: list[str]) -> None:
+    """Make the object of its parts; ``etags`` are theirs in order of part number."""
+    parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(etags, 1)]
+    with _translated(key):
+        client().complete_multipart_upload(
+            Bucket=_bucket(),
+            Key=key,
+            UploadId=upload_id,
+            MultipartUpload={"Parts": parts},  # type: ignore[typeddict-item]  # the stubs want a literal dict
+        )
+
+
+def abort_multipart(key: str, upload_id: str) -> None:
+    """Drop a multipart upload with its parts; one that is gone already counts as dropped."""
+    try:
+        with _translated(key):
+            client().abort_multipart_upload(Bucket=_bucket(), Key=key, UploadId=upload_id)
+    except ObjectMissing:
+        pass
+
+
+def unfinished(older_than: timedelta = timedelta(0)) -> list[tuple[str, str]]:
+    """(key, upload id) of multipart uploads begun longer ago than that: what processes that died have left."""
+    until = datetime.now(UTC) - older_than
+    found: list[tuple[str, str]] = []
+    with _translated("inputs/"):
+        for page in client().get_paginator("list_multipart_uploads").paginate(Bucket=_bucket()):
+            found += [(one["Key"], one["UploadId"]) for one in page.get("Uploads", []) if one["Initiated"] <= until]
+    return found
+
+
+def sweep(older_than: timedelta) -> int:
+    """Abort the unfinished multipart uploads of dead processes; safe to run twice. The answer is their number."""
+    left = unfinished(older_than)
+    for key, upload_id in left:
+        abort_multipart(key, upload_id)
+    return len(left)
+
+
+def ensure_bucket() -> None:
+    """Create the bucket where there is none."""
+    with _translated(""):
+        try:
+            client().head_bucket(Bucket=_bucket())
+        except _client_error() as error:
+            if error.response.get("Error", {}).get("Code") not in {"404", "NoSuchBucket"}:
+                raise
+            client().create_bucket(Bucket=_bucket())
+
+
+# ---------------------------------------------------------------- the client
+
+
+def client(*, public: bool = False) -> "S3Client":
+    """The boto3 client of this process (thread-safe); ``public`` is one that signs for S3_PUBLIC_ENDPOINT_URL."""
+    config = settings()
+    endpoint = (public and config.s3_public_endpoint_url) or config.s3_endpoint_url
+    if endpoint not in _clients:
+        with _building:
+            if endpoint not in _clients:
+                _clients[endpoint] = _build(endpoint)
+    return _clients[endpoint]
+
+
+def _build(endpoint: str) -> "S3Client":
+    import boto3.session
+    from botocore.config import Config
+
+    config = settings()
+    return boto3.session.Session().client(
+        "s3",
+        endpoint_url=endpoint,
+        region_name=config.s3_region,
+        aws_access_key_id=config.s3_access_key_id,
+        aws_secret_access_key=config.s3_secret_access_key,
+        config=Config(
+            signature_version="s3v4",  # presigned URLs of the default version get 400 from `rclone serve s3`
+            s3={"addressing_style": "path"},  # a bucket as host name needs DNS most self-hosted stores do not have
+            # boto3 >= 1.36 sends checksums by default, which several S3-compatible servers refuse (botocore #3352)
+            request_checksum_calculation=config.s3_checksums,
+            response_checksum_validation=config.s3_checksums,
+            connect_timeout=5,
+            read_timeout=60,
+            retries={"mode": "standard", "total_max_attempts": 3},
+            max_pool_connections=40,  # one for each of anyio's threads
+        ),
+    )
+
+
+def _bucket() -> str:
+    return settings().s3_bucket
+
+
+def _client_error() -> Any:
+    from botocore.exceptions import ClientError
+
+    return ClientError
+
+
+@contextmanager
+def _translated(key: str) -> Iterator[None]:
+    from botocore import exceptions as boto
+
+    try:
+        yield
+    except boto.ClientError as error:
+        code = error.response.get("Error", {}).get("Code", "")
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        if status >= 500 or status == 429 or code in {"SlowDown", "RequestTimeout", "NoSuchBucket"}:
+            raise StorageUnavailable(retry_after=1, key=key) from error
+        if code in MISSING:
+            raise ObjectMissing(key=key) from error
+        raise
+    except (boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError) as error:
+        raise StorageUnavailable(retry_after=1, key=key) from error
+
+
+def _forget_after_fork() -> None:
+    # A forked child must not share the parent's sockets, nor wait for a lock that one of its threads held.
+    global _building  # noqa: PLW0603  # a lock held at the fork stays held for ever in the child
+    _building = threading.Lock()
+    _clients.clear()
+
+
+os.register_at_fork(after_in_child=_forget_after_fork)

@@ -1,0 +1,61 @@
+"""The error tree keeps its promises: stable codes, one sentence in each of two languages, a status that fits."""
+
+import string
+from http import HTTPStatus
+
+import pytest
+
+from domain.errors import Conflict, MillraceError, NotFound, RateLimited, tree
+
+ERRORS = list(dict.fromkeys(tree()))
+
+
+def _placeholders(template: str) -> set[str]:
+    return {name for _, name, _, _ in string.Formatter().parse(template) if name}
+
+
+def test_every_code_belongs_to_one_class() -> None:
+    # a parent only named to catch its children may share nothing either: clients match on the code
+    codes = [error.code for error in ERRORS]
+    assert sorted(codes) == sorted(set(codes))
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: error.code)
+def test_an_error_says_one_thing_in_two_languages(error: type[MillraceError]) -> None:
+    english, russian = (error.__doc__ or "").strip(), error.ru
+    assert english, "the docstring is the message"
+    assert "\n" not in english
+    assert _placeholders(english) == _placeholders(russian)
+    assert "ru" in vars(error), "a child needs a sentence of its own"
+    assert (
+        russian == "{reason}"
+        or russian == "{name}: {reason}"
+        or any("а" <= letter <= "я" for letter in russian.lower())
+    )
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: error.code)
+def test_a_code_is_a_plain_word_and_the_status_an_error(error: type[MillraceError]) -> None:
+    assert error.code.replace("_", "").isalpha()
+    assert error.code == error.code.lower()
+    assert 400 <= HTTPStatus(error.status) < 600
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: error.code)
+def test_the_message_is_filled_from_what_it_was_raised_with(error: type[MillraceError]) -> None:
+    names = _placeholders(error.__doc__ or "") - {"field"}
+    raised = error(field="x", **dict.fromkeys(names, "seventeen"))
+    for language in ("en", "ru"):
+        assert "{" not in raised.message(language)
+        assert all("seventeen" in raised.message(language) for _ in names)
+
+
+def test_the_arguments_stay_apart_from_the_sentence() -> None:
+    error = RateLimited(seconds=7, retry_after=7.0, field="username")
+    assert (error.field, error.retry_after, error.details) == ("username", 7.0, {"seconds": 7})
+    assert str(error) == "Too many requests; try again in 7 s."
+    assert NotFound(what="job").message("ru") == "Не найдено: job."
+
+
+def test_a_brace_in_an_argument_is_text() -> None:
+    assert str(Conflict(reason="{this} is {0}")) == "{this} is {0}"

@@ -1,0 +1,86 @@
+"""The Celery app: tasks and schedule of the capabilities that are switched on, found by their names.
+
+``celery -A workers.app worker -Q io,cpu,mail`` runs steps, ``celery -A workers.app worker -Q default`` the schedule's
+tasks, ``celery -A workers.app beat`` sends them.
+"""
+
+import os
+import socket
+from collections.abc import Callable
+from functools import cache
+from uuid import UUID
+
+import structlog
+from celery import Task, signals
+
+from domain.modules import enabled, floor
+from domain.pipelines import Pipeline, Step, StepFunction
+from storage import logs
+from storage.configuration import settings
+from storage.dispatch import broker as app
+from storage.dispatch import pipelines, task_name
+from workers.engine import Engine
+
+_floors = floor("workers", enabled(settings().modules))
+_steps: dict[str, StepFunction] = {
+    name: function for module in _floors for name, function in getattr(module, "steps", {}).items()
+}
+
+
+@cache
+def engine() -> Engine:
+    """The engine of this process; made after the fork, so that its name is the process's own."""
+    return Engine(pipelines(), _steps, worker=f"{socket.gethostname()}:{os.getpid()}")
+
+
+os.register_at_fork(after_in_child=engine.cache_clear)
+
+
+def _register_step(pipeline: Pipeline, step: Step) -> None:
+    if step.name not in _steps:
+        raise LookupError(f"pipeline {pipeline.name!r} has a step {step.name!r}, but no module in workers defines it")
+
+    @app.task(name=task_name(pipeline, step), bind=True)
+    def run(self: Task, job_id: str) -> None:
+        structlog.contextvars.bind_contextvars(job_id=job_id)
+
+        def going_on() -> None:
+            # what is done here needs no message of its own any more
+            if self.request.chain:
+                self.request.chain.pop()
+
+        if not engine().run(UUID(job_id), step.name, going_on):
+            self.request.chain = None
+
+
+def _register_tick(name: str, function: Callable[[], None], every: str) -> None:
+    seconds: float = getattr(settings(), every)
+    app.task(name=name)(function)
+    # A tick that nobody took in time is dropped: the next one does the same.
+    app.conf.beat_schedule[name] = {"task": name, "schedule": seconds, "options": {"expires": seconds * 2}}
+
+
+for _pipeline in pipelines().values():
+    for _step in _pipeline.steps:
+        _register_step(_pipeline, _step)
+app.conf.beat_schedule = {}
+for _module in _floors:
+    for _name, (_function, _every) in getattr(_module, "schedule", {}).items():
+        _register_tick(_name, _function, _every)
+
+
+@signals.setup_logging.connect(weak=False)
+def _configure_logs(**_: object) -> None:
+    logs.configure(settings())
+
+
+@signals.task_prerun.connect(weak=False)
+def _bind_context(task_id: str, task: Task, **_: object) -> None:
+    structlog.contextvars.clear_contextvars()
+    carried = {"request_id": request_id} if (request_id := task.request.get("request_id")) else {}
+    structlog.contextvars.bind_contextvars(task_id=task_id, task=task.name, **carried)
+
+
+@signals.task_postrun.connect(weak=False)
+def _clear_context(**_: object) -> None:
+    structlog.contextvars.clear_contextvars()

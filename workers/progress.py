@@ -1,0 +1,52 @@
+"""What a running step sees of the engine: reporting progress, and leaving when it should."""
+
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from domain.jobs import Event, EventType, Status
+from domain.pipelines import Pipeline
+from storage.database import autocommit
+from storage.events import announce
+from storage.jobs import transitions
+from workers.leases import Hold
+from workers.stops import Cancelled, ClaimGone
+
+ANNOUNCE_SECONDS = 0.1  # ten a second is as much as an eye can follow
+STORE_SECONDS = 0.5
+
+
+class StepContext:
+    """The ``domain.pipelines.Context`` of one attempt."""
+
+    def __init__(self, hold: Hold, pipeline: Pipeline) -> None:
+        self._hold = hold
+        job = hold.claim.job
+        self._from, self._to = pipeline.starts_at(job.step), pipeline.step(job.step).until
+        self._percent = self._from
+        self._announced = self._stored = time.monotonic()
+
+    def checkpoint(self) -> None:
+        if self._hold.lost:
+            raise ClaimGone
+        if self._hold.cancelled:
+            raise Cancelled
+
+    def progress(self, done: float, total: float, message: str | None = None) -> None:
+        self.checkpoint()
+        now = time.monotonic()
+        if now - self._announced < ANNOUNCE_SECONDS:
+            return
+        share = min(max(done / total, 0.0), 1.0) if total > 0 else 0.0
+        self._percent = max(self._percent, self._from + int(share * (self._to - self._from)))
+        if now - self._stored >= STORE_SECONDS:
+            self._stored = now
+            with autocommit() as connection:
+                if transitions.progress(connection, self._hold.claim, self._percent, message) is None:
+                    raise ClaimGone
+        self._announced = now
+        job = self._hold.claim.job
+        data: dict[str, Any] = {"status": Status.PROCESSING, "stage": job.step, "progress": self._percent}
+        if message:
+            data["message"] = message
+        announce([Event(job_id=job.id, type=EventType.PROGRESS, at=datetime.now(UTC), data=data)])
