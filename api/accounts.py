@@ -10,7 +10,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import UNSET, UnsetType
 
-from api.rates import Rate, client_address, refund, spend
+from api.rates import Rate, client_address, counting, spend
 from api.security import PUBLIC, forget, grant, hash_password, password_fits, require_admin
 from domain.accounts import (
     USERNAME,
@@ -43,14 +43,11 @@ async def register(data: JSONBody[Registration], request: Request[Any, Any, Any]
 async def login(data: JSONBody[Login], request: Request[Any, Any, Any]) -> Response[TokenGrant]:
     """Ten failed logins a minute for one name from one address, then 429 `rate_limited`."""
     address = client_address(request)
-    counted = ((LOGIN_ADDRESS, address), (LOGIN, f"{address}:{data.username.lower()}"))
-    for rate, subject in counted:
-        await spend(request, rate, subject)
-    known = await sync_to_thread(accounts.credentials, data.username)
-    if not await password_fits(data.password, known) or known is None:
-        raise WrongCredentials
-    for rate, subject in counted:
-        await refund(request, rate, subject)
+    rates = (LOGIN_ADDRESS, address), (LOGIN, f"{address}:{data.username.lower()}")
+    async with counting(request, WrongCredentials, *rates):
+        known = await sync_to_thread(accounts.credentials, data.username)
+        if not await password_fits(data.password, known) or known is None:
+            raise WrongCredentials
     return Response(grant(known), headers={"Cache-Control": "no-store"})  # RFC 6750, 5.3
 
 
@@ -147,10 +144,9 @@ async def _check_current_password(
     Raises:
         Invalid naming ``current_password`` (not 401: the token is fine), RateLimited.
     """
-    subject = f"{client_address(request)}:{principal.username.lower()}"
-    known = await sync_to_thread(accounts.credentials_by_id, principal.id)
-    if given is not UNSET:
-        await spend(request, LOGIN, subject)
-        if await password_fits(given, known):
-            return await refund(request, LOGIN, subject)
-    raise Invalid(field="current_password", reason="the current password is needed to set a new one")
+    missing = Invalid(field="current_password", reason="the current password is needed to set a new one")
+    if given is UNSET:
+        raise missing
+    async with counting(request, Invalid, (LOGIN, f"{client_address(request)}:{principal.username.lower()}")):
+        if not await password_fits(given, await sync_to_thread(accounts.credentials_by_id, principal.id)):
+            raise missing

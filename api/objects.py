@@ -6,8 +6,8 @@ thread; the bytes themselves go through one httpx client per process, as they ar
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
@@ -29,6 +29,7 @@ T = TypeVar("T")
 BUFFER_BYTES = 24 * 1024**2
 UNIT = 256 * 1024
 BUFFER_WAIT_SECONDS = 30.0
+CLEAN_UP_SECONDS = 5.0  # an abort is one call
 
 # write: how long the store may take no byte; read: it may well think for a while after the last byte of a part
 TIMEOUTS = httpx.Timeout(connect=5, write=60, read=120, pool=5)
@@ -43,6 +44,24 @@ class Gateway:
         self.http = httpx.AsyncClient(timeout=TIMEOUTS, limits=limits, follow_redirects=False)
         self._units = asyncio.Semaphore(BUFFER_BYTES // UNIT)
         self._turn = asyncio.Lock()
+        self._uploads = 0
+
+    @contextmanager
+    def upload(self) -> Iterator[None]:
+        """Around everything an upload does, so that ``close`` can wait until the last one has cleaned up."""
+        self._uploads += 1
+        try:
+            yield
+        finally:
+            self._uploads -= 1
+
+    async def close(self) -> None:
+        """End the connections, after the uploads that the server has just cancelled have left nothing behind."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLEAN_UP_SECONDS):
+                while self._uploads:  # noqa: ASYNC110  # at the end of a process, where nobody waits for the last ms
+                    await asyncio.sleep(0.02)
+        await self.http.aclose()
 
     @asynccontextmanager
     async def buffer(self, size: int) -> AsyncIterator[None]:
@@ -89,7 +108,7 @@ async def lifespan(_: Litestar) -> AsyncIterator[None]:
     finally:
         warming.cancel()
         if gate := _gateways.pop(asyncio.get_running_loop(), None):
-            await gate.http.aclose()
+            await gate.close()
 
 
 async def blocking(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -11,6 +11,7 @@ from litestar.exceptions import HTTPException, SerializationException, Validatio
 
 from domain.errors import (
     BodyTooLarge,
+    ClientGone,
     Forbidden,
     Invalid,
     MalformedRequest,
@@ -96,6 +97,8 @@ def _named(request: Request[Any, Any, Any], exception: Exception) -> tuple[Millr
             return _invalid(_language(request), str(exception), [{"message": str(exception)}])
         case SerializationException() | msgspec.DecodeError():
             return MalformedRequest(reason=str(exception)), []
+        case HTTPException(detail="client disconnected prematurely"):  # Litestar calls that a 500
+            return ClientGone(), []
         case HTTPException():
             return _routed(request, exception), []
     return MillraceError(), []

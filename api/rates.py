@@ -1,15 +1,16 @@
 """Rate limits, counted in Redis and so shared by all processes: so many in a fixed window that opens with the first.
 
-    LOGIN = Rate("login", 10, 60)
-    await spend(request, LOGIN, f"{client_address(request)}:{name}")   # raises RateLimited
-    await refund(request, LOGIN, ...)                                  # this one does not count after all
+    UPLOAD = Rate("upload", 30, 60)
+    await spend(request, UPLOAD, str(principal.id))          # raises RateLimited
 
-An attempt is counted before it is made and given back when it was fine, so that a hundred at once cannot all pass a
-count none of them has reached yet. With Redis down everything is let through: a limit is not worth an outage.
+    async with counting(request, WrongCredentials, (LOGIN, f"{client_address(request)}:{name}")):
+        ...                                                  # counts only when it ends with WrongCredentials
+
+With Redis down everything is let through: a limit is not worth an outage.
 """
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -19,7 +20,7 @@ from litestar import Litestar, Request
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from domain.errors import RateLimited
+from domain.errors import MillraceError, RateLimited
 from storage.configuration import settings
 
 _log = structlog.get_logger("api.rates")
@@ -67,20 +68,44 @@ async def spend(request: Request[Any, Any, Any], rate: Rate, subject: str) -> No
         _log.warning("rate_not_counted", rate=rate.name, error=str(error))
         return
     seconds = max(1, -(-left_ms // 1000))
-    request.scope["state"]["headers"] = {
-        "RateLimit-Policy": f'"{rate.name}";q={rate.limit};w={rate.seconds}',
-        "RateLimit": f'"{rate.name}";r={max(0, rate.limit - spent)};t={seconds}',
-    }
+    request.scope["state"].setdefault("headers", {}).update(
+        {
+            "RateLimit-Policy": f'"{rate.name}";q={rate.limit};w={rate.seconds}',
+            "RateLimit": f'"{rate.name}";r={max(0, rate.limit - spent)};t={seconds}',
+        }
+    )
     if spent > rate.limit:
         raise RateLimited(seconds=seconds, retry_after=seconds)
 
 
-async def refund(request: Request[Any, Any, Any], rate: Rate, subject: str) -> None:
-    """Give back one that was spent."""
+@asynccontextmanager
+async def counting(
+    request: Request[Any, Any, Any], failure: type[MillraceError], *rates: tuple[Rate, str]
+) -> AsyncIterator[None]:
+    """Count the block against every (rate, subject), but only when it ends with that failure.
+
+    It is counted before it is made and given back when it was fine or the fault was ours, so that a hundred guesses at
+    once cannot all pass a count none of them has reached yet. Raises like ``spend``.
+    """
+    for rate, subject in rates:
+        await spend(request, rate, subject)
     try:
-        await request.app.state.redis.eval(_REFUND, 1, rate.key(subject))
-    except RedisError as error:
-        _log.warning("rate_not_refunded", rate=rate.name, error=str(error))
+        yield
+    except failure:
+        raise
+    except Exception:
+        await _refund(request, rates)
+        raise
+    else:
+        await _refund(request, rates)
+
+
+async def _refund(request: Request[Any, Any, Any], rates: Iterable[tuple[Rate, str]]) -> None:
+    for rate, subject in rates:
+        try:
+            await request.app.state.redis.eval(_REFUND, 1, rate.key(subject))
+        except RedisError as error:
+            _log.warning("rate_not_refunded", rate=rate.name, error=str(error))
 
 
 def client_address(request: Request[Any, Any, Any]) -> str:

@@ -9,6 +9,21 @@ them into RFC 9457 problems; the engine writes the same ``code`` into a failed j
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
+# What the errors below speak of; everything else in their details is data and stays as it is.
+_RUSSIAN = {
+    "account": "учётная запись",
+    "archive in this job": "архив в этой задаче",
+    "archive listing": "опись архива",
+    "file": "файл",
+    "job": "задача",
+    "results": "результаты",
+    "submission": "отправка в ML-сервис",
+}
+
+
+def _in_russian(value: Any) -> Any:
+    return _RUSSIAN.get(value, value) if isinstance(value, str) else value
+
 
 class MillraceError(Exception):
     """Something went wrong on our side; the request id finds it in the logs."""
@@ -26,8 +41,10 @@ class MillraceError(Exception):
         self.details = details
 
     def message(self, language: str = "en") -> str:
-        template = type(self).ru if language == "ru" else (type(self).__doc__ or "")
-        return template.strip().format_map({"field": self.field, **self.details})
+        details = {"field": self.field, **self.details}
+        if language == "ru":
+            return type(self).ru.format_map({name: _in_russian(value) for name, value in details.items()})
+        return (type(self).__doc__ or "").strip().format_map(details)
 
     def __str__(self) -> str:
         return self.message()

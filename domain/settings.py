@@ -15,6 +15,7 @@ Seconds = Annotated[float, msgspec.Meta(gt=0)]
 Bytes = Annotated[int, msgspec.Meta(gt=0)]
 Count = Annotated[int, msgspec.Meta(gt=0)]
 Secret = Annotated[str, msgspec.Meta(min_length=16)]
+SigningKey = Annotated[str, msgspec.Meta(min_length=32)]  # RFC 7518, section 3.2: no shorter than HS256's output
 
 # Published in .env.example and compose.yaml so that a first try works; production refuses them.
 DEFAULT_SECRETS = frozenset({"change-me-change-me-change-me-32ch", "change-me-too-change-me-too"})
@@ -45,7 +46,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     s3_checksums: Literal["when_required", "when_supported"] = "when_required"
 
     # accounts
-    jwt_secret: Secret
+    jwt_secret: SigningKey
     access_token_seconds: Count = 3600
     admin_username: str = ""  # both set: an account with the role `admin` is made at migration
     admin_password: str = ""

@@ -45,6 +45,7 @@ class Process:
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._popen: subprocess.Popen[bytes] | None = None
+        self._since = 0.0  # by the monotonic clock
         self._thread: threading.Thread | None = None
 
     @property
@@ -56,6 +57,11 @@ class Process:
         """The id of the process and of its group while it runs."""
         popen = self._popen
         return popen.pid if popen is not None else None
+
+    @property
+    def uptime(self) -> float:
+        """Seconds since its present start; 0 while it does not run."""
+        return time.monotonic() - self._since if self._popen is not None else 0.0
 
     def start(self) -> None:
         """Start it, and start it again whenever it ends by itself; returns once the first start was tried."""
@@ -141,7 +147,7 @@ class Process:
                 log.write(f"{error}\n".encode())
                 return None
             self._guard.watch(popen.pid, program.stop_signal)
-            self._popen = popen
+            self._popen, self._since = popen, time.monotonic()
             return popen
 
     def _await_end(self, popen: subprocess.Popen[bytes]) -> str:

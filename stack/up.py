@@ -9,9 +9,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -31,6 +32,7 @@ from stack.supervisor import Supervisor, read_procfile, shell
 
 ROOT = Path(__file__).resolve().parent.parent
 READY_SECONDS = 60.0
+SETTLED_SECONDS = 2.0
 
 
 class Server(Protocol):
@@ -222,14 +224,22 @@ def _start_apps(
     env: Mapping[str, str],
     ports: Mapping[str, int],
 ) -> None:
+    checks: dict[str, Callable[[], bool]] = {}
     for name, command in commands.items():
-        supervisor.start(Program(name=name, argv=shell(command), env=env, cwd=ROOT, log=folder.log(name)))
-    checks = {
+        process = supervisor.start(Program(name=name, argv=shell(command), env=env, cwd=ROOT, log=folder.log(name)))
+        checks[name] = partial(_has_settled, process)
+    asked = {
         "api": lambda: answers(ports["api"], "/health/ready"),
         "flower": lambda: accepts(ports["flower"]),
         "ml": lambda: accepts(ports["ml"]),
     }
-    supervisor.wait_ready({name: check for name, check in checks.items() if name in commands}, READY_SECONDS)
+    checks |= {name: check for name, check in asked.items() if name in commands}
+    supervisor.wait_ready(checks, READY_SECONDS)
+
+
+def _has_settled(process: Process) -> bool:
+    """For what has no port to ask: a worker that cannot import its tasks is dead by then."""
+    return process.uptime >= SETTLED_SECONDS
 
 
 def _selected(options: Options) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Where the settings come from: the environment, over what a running embedded stack has left in its data folder."""
 
 import os
+import shlex
 from functools import cache
 from pathlib import Path
 
@@ -29,5 +30,5 @@ def _running_stack(data_dir: Path) -> dict[str, str]:
     path = data_dir / STACK_ENV
     if not path.is_file():
         return {}
-    lines = path.read_text().splitlines()
-    return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+    words = shlex.split(path.read_text(), comments=True)
+    return dict(word.split("=", 1) for word in words)

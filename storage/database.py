@@ -48,7 +48,8 @@ def engine() -> Engine:
         pool_recycle=1800,
         json_serializer=_encode,
         json_deserializer=msgspec.json.decode,
-        connect_args={"connect_timeout": 5, "application_name": "millrace"},
+        # times leave the database in UTC, whatever the server's own zone
+        connect_args={"connect_timeout": 5, "application_name": "millrace", "options": "-c timezone=UTC"},
     )
 
 

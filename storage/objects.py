@@ -178,9 +178,12 @@ def unfinished(older_than: timedelta = timedelta(0)) -> list[tuple[str, str]]:
     """(key, upload id) of multipart uploads begun longer ago than that: what processes that died have left."""
     until = datetime.now(UTC) - older_than
     found: list[tuple[str, str]] = []
-    with _translated("inputs/"):
-        for page in client().get_paginator("list_multipart_uploads").paginate(Bucket=_bucket()):
-            found += [(one["Key"], one["UploadId"]) for one in page.get("Uploads", []) if one["Initiated"] <= until]
+    try:
+        with _translated("inputs/"):
+            for page in client().get_paginator("list_multipart_uploads").paginate(Bucket=_bucket()):
+                found += [(one["Key"], one["UploadId"]) for one in page.get("Uploads", []) if one["Initiated"] <= until]
+    except ObjectMissing:  # what `rclone serve s3` answers as long as there has been no multipart upload at all
+        return []
     return found
 
 

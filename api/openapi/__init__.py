@@ -71,4 +71,4 @@ async def errors(request: Request[Any, Any, Any]) -> str:
 
 
 def _allow_style(request: Request[Any, Any, Any]) -> None:
-    request.scope["state"]["headers"] = {"Content-Security-Policy": page.POLICY}
+    request.scope["state"].setdefault("headers", {})["Content-Security-Policy"] = page.POLICY

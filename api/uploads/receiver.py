@@ -68,21 +68,23 @@ async def receive(request: Request[Any, Any, Any], limit: int, *, raw: bool = Fa
         StorageUnavailable: the store refused, or broke off; nothing was kept.
     """
     form = ReceivedForm()
-    try:
-        content_type = request.headers.get("content-type", "")
-        body = Body(request, limit)
-        if content_type.partition(";")[0].strip().lower() == MULTIPART:
-            await _receive_form(form, Form(body, content_type), limit)
-        elif raw:
-            await _receive_raw(form, body, request, content_type)
-        else:
-            raise UnsupportedMedia(expected=MULTIPART, received=content_type.partition(";")[0])
-        yield form
-    finally:
-        await unbroken(form.discard())
+    with gateway().upload():
+        try:
+            content_type = request.headers.get("content-type", "")
+            media_type = content_type.partition(";")[0].strip().lower()
+            body = Body(request, limit)
+            if media_type == MULTIPART:
+                await _receive_form(form, Form(body, content_type))
+            elif raw:
+                await _receive_raw(form, body, request, content_type)
+            else:
+                raise UnsupportedMedia(expected=MULTIPART, received=media_type)
+            yield form
+        finally:
+            await unbroken(form.discard())
 
 
-async def _receive_form(received: ReceivedForm, form: Form, limit: int) -> None:
+async def _receive_form(received: ReceivedForm, form: Form) -> None:
     length = form.body.length
     promise = None if length is None else Promise(least=max(0, length - BESIDE_BYTES), most=length)
     try:
@@ -94,7 +96,7 @@ async def _receive_form(received: ReceivedForm, form: Form, limit: int) -> None:
                 continue  # what a browser sends where no file was chosen
             if received.file is not None:
                 raise MalformedRequest(reason="there is more than one file", field=segment.name)
-            received.file = await _store(intake, promise, name or UNNAMED, segment.content_type, limit)
+            received.file = await _store(intake, promise, name or UNNAMED, segment.content_type, form.body.limit)
         received.fields = form.fields
     finally:
         await form.close()

@@ -14,14 +14,14 @@ ArchiveEncrypted       any entry with a flag of encryption, or AES
 ArchiveBomb            more entries, directory bytes or unpacked bytes than the limits; an entry or the whole above the
                        ratio; members that overlap (Fifield)
 ArchiveUnsafeName      absolute, drive letter, `..` (with either slash), parts of only dots and spaces, control
-                       characters, empty, longer than the limit
+                       characters, empty, longer or deeper than the limits
 ArchiveUnsafeEntry     symbolic links, devices, sockets, pipes
 ArchiveInconsistent    two ends of directory, data after the end, counts, sizes or offsets that cannot be true, names
                        that meet after NFC, case folding and cleaning of the path, a file that is also a folder, a local
                        header or data descriptor (where visible) against the directory, hidden members (where visible),
                        a name marked as UTF-8 that is not, a Unicode name that belongs to another path
 ArchiveUnsupported     several volumes, a method other than stored, deflated, bzip2 and lzma (what the unpacking side
-                       can read), a signed or encrypted directory
+                       can read), a signed or encrypted directory, a prefix too large to look through
 =====================  ===============================================================================================
 
 Accepted as ordinary: ZIP64 (also where it was not needed), data descriptors, comments, any order of members, padding in

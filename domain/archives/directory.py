@@ -96,8 +96,9 @@ def _loop(data: bytes, end: End, limits: Limits, found: Directory) -> int:
         at = here + named
         raw = data[here:at]
         name = ""
-        if extra or disk or packed == _U32 or size == _U32 or offset == _U32:
-            field = data[at : at + extra]
+        field = data[at : at + extra] if extra else b""
+        # most extra fields are times and owners, which nobody here needs: the two that matter are looked for by id
+        if (field and (b"\x01\x00" in field or b"up" in field)) or disk or _U32 in (packed, size, offset):
             packed, size, offset, name = _extended(field, packed, size, offset, disk, flags, raw, found)
         if not name:
             try:
@@ -179,8 +180,6 @@ def _extended(
 ) -> tuple[int, int, int, str]:
     """Sizes and offset with their ZIP64 values (APPNOTE 4.5.3), and the name of a Unicode Path field or ""."""
     wanted = (size == _U32) + (packed == _U32) + (offset == _U32)
-    if not wanted and not disk and b"\x01\x00" not in extra and b"up" not in extra:
-        return packed, size, offset, ""
     fields = extra_fields(extra, raw)
     if None in fields:
         found.warnings["extra_field"] = f"the extra field of {shown(raw)!r} is damaged"

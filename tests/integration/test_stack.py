@@ -167,9 +167,11 @@ def test_no_server_lets_anyone_in_without_its_password() -> None:
         with pytest.raises(psycopg.OperationalError, match="password"):
             psycopg.connect(stack.env["DATABASE_URL"].replace("millrace:", "millrace:x", 1)).close()
         address = stack.env["REDIS_URL"].partition("@")[2]
-        with contextlib.closing(redis.Redis.from_url(f"redis://{address}")) as broker:
-            with pytest.raises(redis.AuthenticationError):
-                broker.ping()
+        with (
+            contextlib.closing(redis.Redis.from_url(f"redis://{address}")) as broker,
+            pytest.raises(redis.AuthenticationError),
+        ):
+            broker.ping()
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(f"{stack.env['S3_ENDPOINT_URL']}/{stack.env['S3_BUCKET']}/x")
         refused.value.close()
@@ -296,14 +298,16 @@ def test_a_second_stack_runs_beside_the_first_but_not_on_its_data(
 
 def test_a_process_that_cannot_start_ends_the_start_with_its_log(procfile: Callable[..., Path]) -> None:
     listed = procfile(api=API, worker="raise SystemExit('no such mill')")
-    with pytest.raises(StackFailed, match=r"^worker died 3 times while starting") as failed:
-        with running(procfile=listed, migrate=False, env=NO_REAL_SERVERS):
-            pytest.fail("it was handed over")
+    with (
+        pytest.raises(StackFailed, match=r"^worker died 3 times while starting") as failed,
+        running(procfile=listed, migrate=False, env=NO_REAL_SERVERS),
+    ):
+        pytest.fail("it was handed over")
     assert "no such mill" in failed.value.tail
 
 
 def test_a_bad_setting_or_a_taken_port_is_one_line(data_dir: Path) -> None:
-    with pytest.raises(StackFailed, match="^SWEEP_SECONDS: "):
+    with pytest.raises(StackFailed, match=r"^SWEEP_SECONDS: "):
         running(data_dir, servers_only=True, env={**NO_REAL_SERVERS, "SWEEP_SECONDS": "soon"}).__enter__()
     with running(servers_only=True, env=NO_REAL_SERVERS) as stack:
         taken = int(stack.env["S3_ENDPOINT_URL"].rpartition(":")[2])

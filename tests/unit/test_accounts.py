@@ -12,10 +12,14 @@ import jwt
 import msgspec
 import pytest
 from argon2 import PasswordHasher
+from litestar import Litestar, Request, WebSocket, get, post, websocket
+from litestar.di import NamedDependency, Provide
+from litestar.exceptions import WebSocketDisconnect
+from litestar.testing import TestClient
 
-from api import security
-from domain.accounts import AccountChange, Registration, Role
-from domain.errors import NotAuthenticated, RateLimited
+from api import problems, rates, security
+from domain.accounts import AccountChange, Principal, Registration, Role
+from domain.errors import Conflict, NotAuthenticated, NotFound, RateLimited
 from domain.identity import new_id
 from storage.accounts import Credentials
 from storage.configuration import settings
@@ -207,3 +211,95 @@ def test_hashing_has_a_queue_that_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     assert outcomes[:3] == [True] * 3
     assert all(isinstance(outcome, RateLimited) for outcome in outcomes[3:])
     assert asyncio.run(security._in_hashing_thread(gate.wait)) is True, "the count goes down again"
+
+
+# ---------------------------------------------------------------- the guard
+
+
+@get("/closed")
+async def closed(principal: NamedDependency[Principal]) -> Principal:
+    return principal
+
+
+@get("/open", **security.PUBLIC)
+async def open_() -> None: ...
+
+
+@get("/open-but-curious", **security.PUBLIC)
+async def curious(principal: NamedDependency[Principal]) -> Principal:
+    return principal
+
+
+@websocket("/live")
+async def live(socket: WebSocket[Any, Any, Any], principal: NamedDependency[Principal]) -> None:
+    await socket.accept(subprotocols="bearer" if socket.headers.get("sec-websocket-protocol") else None)
+    await socket.send_text(principal.username)
+    await socket.close()
+
+
+@websocket("/gone")
+async def gone(socket: WebSocket[Any, Any, Any]) -> None:
+    raise problems.closing(NotFound(what="job"))
+
+
+@pytest.fixture
+def client(known: Credentials) -> Iterator[TestClient[Litestar]]:
+    app = Litestar(
+        [closed, open_, curious, live, gone],
+        guards=[security.guard],
+        dependencies={"principal": Provide(security.current_principal)},
+        exception_handlers={Exception: problems.answer},
+        logging_config=None,
+    )
+    with TestClient(app) as client:
+        yield client
+
+
+def _bearer(known: Credentials) -> dict[str, str]:
+    return {"Authorization": f"Bearer {security.grant(known).access_token}"}
+
+
+def test_a_route_is_closed_unless_it_says_otherwise(client: TestClient[Litestar], known: Credentials) -> None:
+    assert client.get("/closed").status_code == 401
+    assert client.get("/closed", headers=_bearer(known)).json()["username"] == "anna"
+    assert client.get("/open").status_code == 200
+    assert client.get("/open-but-curious", headers=_bearer(known)).status_code == 401, "nobody was asked for"
+
+
+def test_a_websocket_takes_its_token_from_either_place(client: TestClient[Litestar], known: Credentials) -> None:
+    with client.websocket_connect("/live", headers=_bearer(known)) as socket:
+        assert socket.receive_text() == "anna"
+    token = security.grant(known).access_token
+    with client.websocket_connect("/live", subprotocols=["bearer", token]) as socket:
+        assert socket.accepted_subprotocol == "bearer"
+        assert socket.receive_text() == "anna"
+
+
+@pytest.mark.parametrize("words", [[], ["bearer"], ["bearer", "x.y.z"], ["other", "x.y.z"]])
+def test_a_websocket_without_a_good_token_is_closed(client: TestClient[Litestar], words: list[str]) -> None:
+    with pytest.raises(WebSocketDisconnect) as closing, client.websocket_connect("/live", subprotocols=words):
+        pass
+    assert (closing.value.code, closing.value.detail) == (4401, "not_authenticated")
+
+
+def test_an_error_closes_a_websocket_with_its_status(client: TestClient[Litestar], known: Credentials) -> None:
+    with pytest.raises(WebSocketDisconnect) as closing, client.websocket_connect("/gone", headers=_bearer(known)):
+        pass
+    assert (closing.value.code, closing.value.detail) == (4404, "not_found")
+
+
+# ---------------------------------------------------------------- rates
+
+
+@post("/counted", **security.PUBLIC)
+async def counted(request: Request[Any, Any, Any]) -> None:
+    async with rates.counting(request, Conflict, (rates.Rate("test", 1, 60), "me")):
+        pass
+
+
+def test_with_redis_down_everything_is_let_through(known: Credentials) -> None:
+    with TestClient(Litestar([counted], lifespan=[rates.lifespan], logging_config=None)) as client:
+        for _ in range(3):
+            response = client.post("/counted")
+            assert response.status_code == 201
+            assert "ratelimit" not in response.headers

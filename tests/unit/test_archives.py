@@ -9,7 +9,12 @@ from dataclasses import replace
 from datetime import datetime
 
 import pytest
-from archive_corpus import (
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from domain import errors
+from domain.archives import Entry, Limits, Listing, check_local_headers, inspect, is_zip_name, looks_like_zip
+from tests.unit.archive_corpus import (
     END,
     LOCAL,
     U16,
@@ -25,11 +30,6 @@ from archive_corpus import (
     unicode_field,
     zip64_field,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from domain import errors
-from domain.archives import Entry, Limits, Listing, check_local_headers, inspect, is_zip_name, looks_like_zip
 
 
 def listed(data: bytes, limits: Limits | None = None) -> Listing:
@@ -105,7 +105,7 @@ def test_an_archive_written_to_a_pipe_is_ordinary() -> None:
             return len(part)
 
     pipe = Pipe()
-    with zipfile.ZipFile(pipe, "w", zipfile.ZIP_DEFLATED) as made:  # type: ignore[call-overload]
+    with zipfile.ZipFile(pipe, "w", zipfile.ZIP_DEFLATED) as made:
         made.writestr("a.txt", b"a" * 1000)
         made.writestr("b.txt", b"")
     listing = listed(pipe.kept)

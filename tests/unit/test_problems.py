@@ -7,7 +7,7 @@ import msgspec
 import pytest
 import structlog
 from litestar import Litestar, Response, get, post
-from litestar.exceptions import HTTPException
+from litestar.exceptions import HTTPException, InternalServerException
 from litestar.params import FromPath, FromQuery, JSONBody, RawBody
 from litestar.testing import TestClient
 
@@ -41,6 +41,7 @@ RAISED: dict[str, Exception] = {
     "503": DatabaseUnavailable(retry_after=1, dsn=SECRET),
     "500": RuntimeError(SECRET),
     "teapot": HTTPException(status_code=418, detail="short and stout"),
+    "gone": InternalServerException("client disconnected prematurely"),
     "gateway": HTTPException(status_code=502, detail=SECRET),
 }
 
@@ -199,6 +200,10 @@ def test_what_litestar_refuses_has_the_same_shape(client: TestClient[Litestar]) 
     assert "POST" in response.headers["allow"]
     assert _problem(client.post("/small", content=b"x" * 11), 413, "body_too_large")["details"] == {"limit": 10}
     _problem(client.get("/raise/teapot"), 400, "malformed_request")
+
+
+def test_a_client_that_goes_away_is_not_an_error_of_ours(client: TestClient[Litestar]) -> None:
+    _problem(client.get("/raise/gone"), 400, "client_gone")
 
 
 def test_every_answer_carries_an_id_and_the_security_headers(client: TestClient[Litestar]) -> None:

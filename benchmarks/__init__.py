@@ -1,0 +1,1 @@
+"""Ours against a baseline, alternately in one run; ratios, because machines differ and are noisy."""

@@ -1,0 +1,93 @@
+"""Running stacks for the tests: each on free ports with a folder of its own, so two test runs do not meet."""
+
+import os
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import psycopg
+import pytest
+
+from stack.up import Stack, running
+from storage import configuration, database, dispatch, events, objects
+from tests.client import User
+from tests.scripted_ml import PROFILES, ScriptedMl
+
+ML_TOKEN = "token-of-the-scripted-ml-service"
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    """Everything, as `make up` starts it, with the reference ML service."""
+    with running(env={"ADMIN_USERNAME": "root.admin", "ADMIN_PASSWORD": "an admin of the tests"}) as stack:
+        yield stack
+
+
+@pytest.fixture(scope="session")
+def scripted_ml() -> Iterator[ScriptedMl]:
+    with ScriptedMl(ML_TOKEN) as ml:
+        yield ml
+
+
+@pytest.fixture(scope="session")
+def scripted(scripted_ml: ScriptedMl) -> Iterator[Stack]:
+    """API and workers before an ML service that behaves as the job's profile says; everything waits less."""
+    env = {
+        "ML_SERVICE_URL": scripted_ml.url,
+        "ML_SERVICE_TOKEN": ML_TOKEN,
+        "ML_PROFILES": PROFILES,
+        "ML_REQUEST_SECONDS": "1",
+        "ML_DEADLINE_SECONDS": "3",
+        "RETRY_ATTEMPTS": "3",
+        "RETRY_BASE_SECONDS": "0.2",
+        "SWEEP_SECONDS": "0.5",
+        "LEASE_SECONDS": "3",
+        "MAX_UPLOAD_BYTES": str(8 * 1024**2),
+        "ARCHIVE_MAX_RATIO": "100",
+        "LOG_FORMAT": "json",
+    }
+    with running(env=env, only=["api", "worker", "sweeper", "beat"]) as stack:
+        yield stack
+
+
+@pytest.fixture
+def user(stack: Stack) -> Iterator[User]:
+    with User(stack.url) as user:
+        yield user
+
+
+@pytest.fixture
+def scripted_user(scripted: Stack) -> Iterator[User]:
+    with User(scripted.url) as user:
+        yield user
+
+
+@pytest.fixture
+def rows(scripted: Stack) -> Iterator[psycopg.Connection[dict[str, Any]]]:
+    """The database behind ``scripted``, to look at."""
+    with psycopg.connect(scripted.env["DATABASE_URL"], row_factory=psycopg.rows.dict_row, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture(scope="module")
+def in_process() -> Iterator[Stack]:
+    """Servers that this very process's settings point to: for tests that call storage and workers directly."""
+    before = dict(os.environ)
+    with running(servers_only=True) as stack:
+        os.environ.update(stack.env)
+        _forget()
+        yield stack
+        database.engine().dispose()
+        if events.publisher.cache_info().currsize:
+            events.publisher().close()
+    os.environ.clear()
+    os.environ.update(before)
+    _forget()
+
+
+def _forget() -> None:
+    cached = (configuration.settings, database.engine, database._autocommit_engine, events.publisher, dispatch.pipelines)
+    for function in cached:
+        assert isinstance(function, type(cache(len)))
+        function.cache_clear()
+    objects._forget_after_fork()

@@ -1,0 +1,126 @@
+"""Bad input to the jobs' endpoints: each has its code, and leaves nothing behind."""
+
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+
+from stack.up import Stack
+from tests.client import User
+
+Rows = psycopg.Connection[dict[str, Any]]
+
+
+def count(rows: Rows) -> tuple[int, int]:
+    found = rows.execute("SELECT (SELECT count(*) FROM jobs) AS jobs, (SELECT count(*) FROM files) AS files").fetchone()
+    assert found is not None
+    return found["jobs"], found["files"]
+
+
+def objects(stack: Stack) -> set[str]:
+    bucket = stack.data_dir / "s3" / "millrace"
+    return {str(path.relative_to(bucket)) for path in bucket.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("token", [None, "nonsense", "eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0."])
+def test_without_a_valid_token_nothing_opens(scripted: Stack, token: str | None) -> None:
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    for method, path in (("GET", "/jobs"), ("POST", "/jobs"), ("GET", "/jobs/x/events"), ("POST", "/upload")):
+        answer = httpx.request(method, f"{scripted.url}/api/v1{path}", headers=headers)
+        if path.startswith("/jobs/x"):
+            continue  # no such route: an id is a UUID
+        assert (answer.status_code, answer.json()["code"]) == (401, "not_authenticated"), path
+        assert answer.headers["content-type"].startswith("application/problem+json")
+        assert "Bearer" in answer.headers["www-authenticate"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "field"),
+    [
+        ({"threshold": "1.5"}, "invalid", "threshold"),
+        ({"threshold": "-0.1"}, "invalid", "threshold"),
+        ({"threshold": "high"}, "invalid", "threshold"),
+        ({"threshold": "nan"}, "invalid", "threshold"),
+        ({"profile": "quantum"}, "unknown_profile", "profile"),
+        ({"kind": "recordings"}, "invalid", "kind"),
+        ({"title": "x" * 256}, "invalid", "title"),
+        ({"colour": "red"}, "invalid", None),
+    ],
+)
+def test_a_bad_order_names_the_field_and_leaves_neither_job_nor_object(
+    scripted: Stack, scripted_user: User, rows: Rows, fields: dict[str, str], code: str, field: str | None
+) -> None:
+    before = count(rows), objects(scripted)
+    answer = scripted_user.http.post("/jobs", files={"file": ("a.txt", b"text" * 100)}, data=fields)
+    problem = answer.json()
+    assert (answer.status_code, problem["code"]) == (422, code), problem
+    if field is not None:
+        assert problem["field"] == field
+    assert (count(rows), objects(scripted)) == before
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        (b"{", 400, "malformed_request"),
+        (b"[]", 422, "invalid"),
+        (b'{"threshold": 2}', 422, "invalid"),
+        (b'{"threshold": "0.5"}', 422, "invalid"),
+        (b'{"filename": "not-there.zip"}', 404, "not_found"),
+        (b'{"filename": 5}', 422, "invalid"),
+        (b"\xff\xfe", 400, "malformed_request"),
+    ],
+)
+def test_a_bad_order_in_json(scripted_user: User, rows: Rows, body: bytes, status: int, code: str) -> None:
+    before = count(rows)
+    answer = scripted_user.http.post("/jobs", content=body, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert count(rows) == before
+
+
+def test_another_media_type_is_415(scripted_user: User) -> None:
+    answer = scripted_user.http.post("/jobs", content=b"a=b", headers={"Content-Type": "text/plain"})
+    assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")
+
+
+def test_somebody_elses_file_cannot_be_ordered(scripted: Stack, scripted_user: User) -> None:
+    file = scripted_user.http.post("/upload", files={"file": ("a.txt", b"mine")}).json()
+    with User(scripted.url) as other:
+        answer = other.http.post("/jobs", json={"filename": file["filename"]})
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+
+
+def test_a_job_over_the_limit_is_refused_before_it_is_read(scripted: Stack, scripted_user: User, rows: Rows) -> None:
+    before = count(rows), objects(scripted)
+    answer = scripted_user.http.post("/jobs", files={"file": ("big.bin", bytes(9 * 1024**2))})
+    assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
+
+    def chunks() -> Any:
+        yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="big.bin"\r\n\r\n'
+        for _ in range(9):
+            yield bytes(1024**2)
+        yield b"\r\n--b--\r\n"
+
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    try:
+        answer = scripted_user.http.post("/jobs", content=chunks(), headers=headers)
+    except httpx.WriteError:
+        pass  # the server has answered and closed while the rest was being sent
+    else:
+        assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
+    assert (count(rows), objects(scripted)) == before
+
+
+def test_positions_in_a_stream_are_numbers(scripted_user: User) -> None:
+    job = scripted_user.http.post("/jobs", json={}).json()
+    for position in ("abc", "-1", "1.5", "9" * 30):
+        answer = scripted_user.http.get(f"/jobs/{job['id']}/events", headers={"Last-Event-ID": position})
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid")
+
+
+def test_what_a_job_does_not_have_yet_is_409(scripted_user: User) -> None:
+    job = scripted_user.http.post("/jobs", json={}).json()
+    for path in ("/file", "/zip-info", "/zip-contents", "/results", "/results.xlsx"):
+        answer = scripted_user.http.get(f"/jobs/{job['id']}{path}")
+        assert (answer.status_code, answer.json()["code"]) == (409, "job_not_ready"), path
