@@ -15,9 +15,12 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
+
+import httpx
 
 from domain.errors import BodyTooLarge, ObjectMissing, StorageUnavailable
 from domain.files import attachment
@@ -56,17 +59,13 @@ def read_range(key: str, start: int, length: int) -> bytes:
     """
     if length <= 0:
         return b""
-    with _translated(key):
-        try:
-            answer = client().get_object(Bucket=_bucket(), Key=key, Range=f"bytes={start}-{start + length - 1}")
-        except _client_error() as error:
-            if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 416:
-                return b""
-            raise
-        with answer["Body"] as body:
-            if answer["ContentLength"] > length:  # the store ignored the range: never read gigabytes for a few bytes
-                raise StorageUnavailable(key=key)
-            return body.read()
+    with _getting(key, {"Range": f"bytes={start}-{start + length - 1}"}) as response:
+        if response.status_code == 416:
+            return b""
+        if int(response.headers["Content-Length"]) > length:
+            # the store ignored the range: never read gigabytes for a few bytes
+            raise StorageUnavailable(key=key)
+        return response.read()
 
 
 def read(key: str, limit: int) -> bytes:
@@ -75,12 +74,44 @@ def read(key: str, limit: int) -> bytes:
     Raises:
         BodyTooLarge: it is larger than ``limit`` bytes; nothing of it was read.
     """
-    with _translated(key):
-        answer = client().get_object(Bucket=_bucket(), Key=key)
-        with answer["Body"] as body:
-            if answer["ContentLength"] > limit:
-                raise BodyTooLarge(limit=limit)
-            return body.read()
+    with _getting(key, {}) as response:
+        if int(response.headers["Content-Length"]) > limit:
+            raise BodyTooLarge(limit=limit)
+        return response.read()
+
+
+@contextmanager
+def _getting(key: str, headers: dict[str, str]) -> Iterator[httpx.Response]:
+    """A GET that boto3 signs and httpx sends: half the CPU time of boto3's own, and workers do little else.
+
+    A kept connection may turn out closed, so a second try is made before the store counts as unavailable.
+    """
+    url = presign_get(key, 300)
+    for last in (False, True):
+        try:
+            request = _http().build_request("GET", url, headers={**headers, "Accept-Encoding": "identity"})
+            response = _http().send(request, stream=True)
+            break
+        except httpx.TransportError as error:
+            if last:
+                raise StorageUnavailable(retry_after=1, key=key) from error
+    try:
+        if response.status_code == 404:
+            raise ObjectMissing(key=key)
+        if response.status_code == 429 or response.status_code >= 500:
+            raise StorageUnavailable(retry_after=1, key=key)
+        if response.status_code != 416:
+            response.raise_for_status()
+        yield response
+    except httpx.TransportError as error:
+        raise StorageUnavailable(retry_after=1, key=key) from error
+    finally:
+        response.close()
+
+
+@cache
+def _http() -> httpx.Client:
+    return httpx.Client(timeout=httpx.Timeout(60, connect=5), trust_env=False)
 
 
 def put(key: str, data: bytes, content_type: str = "application/octet-stream") -> None:
@@ -278,6 +309,7 @@ def _forget_after_fork() -> None:
     global _building  # noqa: PLW0603  # a lock held at the fork stays held for ever in the child
     _building = threading.Lock()
     _clients.clear()
+    _http.cache_clear()
 
 
 os.register_at_fork(after_in_child=_forget_after_fork)

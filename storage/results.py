@@ -36,7 +36,6 @@ _page = text("""
     SELECT number, data FROM result_rows
     WHERE job_id = :job_id AND number > :after ORDER BY number LIMIT :limit""")
 _all = text("SELECT data FROM result_rows WHERE job_id = :job_id ORDER BY number")
-_parsed = text("UPDATE jobs SET results_parsed_at = now() WHERE id = :job_id")
 
 
 class Head(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,7 +61,6 @@ def store(connection: Connection, job_id: UUID, parsed: Parsed) -> None:
         encode = msgspec.json.Encoder().encode
         rows = ((job_id, number, encode(row).decode()) for number, row in enumerate(parsed.rows, 1))
         copy_rows(connection, result_rows, ("job_id", "number", "data"), rows)
-        connection.execute(_parsed, {"job_id": job_id})
 
 
 def head(connection: Connection, job_id: UUID) -> Head | None:

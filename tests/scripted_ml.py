@@ -55,7 +55,9 @@ class ScriptedMl:
 
     def answer(self, request: dict[str, Any]) -> tuple[int, dict[str, str], bytes]:
         """(status, headers, body) for a submission, by its profile."""
-        behaviour: Callable[[dict[str, Any]], tuple[int, dict[str, str], bytes]] = getattr(self, f"_{request['profile']}")
+        behaviour: Callable[[dict[str, Any]], tuple[int, dict[str, str], bytes]] = getattr(
+            self, f"_{request['profile']}"
+        )
         return behaviour(request)
 
     def _later(self, work: Callable[[], object]) -> tuple[int, dict[str, str], bytes]:

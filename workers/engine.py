@@ -109,19 +109,23 @@ class Engine:
 
     def _end_done(self, claim: Claim, outcome: Outcome) -> Moved | None:
         if outcome.effects:
-            with transaction() as connection:
-                if not transitions.still_held(connection, claim):
-                    moved = None
-                else:
-                    for effect in outcome.effects:
-                        effect(connection)
-                    moved = self._move(connection, claim, outcome)
+            moved = self._commit_effects(claim, outcome)
         else:
             with autocommit() as connection:
                 moved = self._move(connection, claim, outcome)
         if moved is None:
             with autocommit() as connection:  # cancelled while it ran, or another worker's by now
                 return transitions.cancel(connection, claim)
+        return moved
+
+    def _commit_effects(self, claim: Claim, outcome: Outcome) -> Moved | None:
+        """Effects and move in one transaction; the move, which checks the claim, decides whether any of it happens."""
+        with transaction() as connection:
+            for effect in outcome.effects:
+                effect(connection)
+            moved = self._move(connection, claim, outcome)
+            if moved is None:
+                connection.rollback()
         return moved
 
     def _move(self, connection: Connection, claim: Claim, outcome: Outcome) -> Moved | None:

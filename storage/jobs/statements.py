@@ -148,4 +148,3 @@ REMOTE_PROGRESS = text("""
     UPDATE jobs SET progress = GREATEST(progress, :progress), message = COALESCE(:message, message), updated_at = now()
     WHERE id = :id AND status = 'processing' AND (awaiting OR (claim IS NOT NULL AND step = :waits))
     RETURNING stage, progress, message, updated_at""")
-STANDS = text("SELECT cancel_requested_at IS NOT NULL FROM jobs WHERE id = :id AND claim = :claim FOR UPDATE")

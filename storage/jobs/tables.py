@@ -54,7 +54,6 @@ jobs = Table(
     Column("queued_at", _time),
     Column("started_at", _time),
     Column("completed_at", _time),
-    Column("results_parsed_at", _time),
     # the engine's own: which step is next or running, who holds it and until when, and when to look again
     Column("step", Text),
     Column("attempt", Integer, nullable=False, server_default=text("1")),

@@ -59,12 +59,6 @@ def claim(connection: Connection, job_id: UUID, step: str, worker: str, lease: f
     return Claim(token=token, job=job, worker=worker, started_at=row.claimed_at), event_of(row)
 
 
-def still_held(connection: Connection, claim: Claim) -> bool:
-    """Lock the job for this transaction; False when the claim is gone or the job is to be cancelled."""
-    row = connection.execute(statements.STANDS, {"id": claim.job.id, "claim": claim.token}).one_or_none()
-    return row is not None and not row[0]
-
-
 def _result(result: ResultFile | None) -> dict[str, Any]:
     if result is None:
         return {"result_key": None, "result_name": None, "result_size": None}

@@ -11,19 +11,20 @@ from domain.jobs import Job, JobError, Result, Status
 COLUMNS = """jobs.id, jobs.kind, jobs.title, jobs.description, jobs.status, jobs.stage, jobs.progress, jobs.message,
     jobs.params, jobs.parent_id, jobs.result_key, jobs.result_name, jobs.result_size, jobs.error_code,
     jobs.error_message, jobs.error_stage, jobs.error_retryable, jobs.attempt, jobs.created_at, jobs.updated_at,
-    jobs.queued_at, jobs.started_at, jobs.completed_at, jobs.results_parsed_at,
+    jobs.queued_at, jobs.started_at, jobs.completed_at, results.parsed_at AS results_parsed_at,
     files.id AS file_id, files.filename, files.name AS file_name, files.size AS file_size, files.content_type,
     files.sha256, files.kind AS file_kind, files.created_at AS file_created_at, files.object_key"""
+TABLES = """jobs LEFT JOIN files ON files.id = jobs.input_file_id LEFT JOIN results ON results.job_id = jobs.id"""
 
 _one = text(f"""
-    SELECT {COLUMNS} FROM jobs LEFT JOIN files ON files.id = jobs.input_file_id
+    SELECT {COLUMNS} FROM {TABLES}
     WHERE jobs.id = :id AND (CAST(:owner_id AS uuid) IS NULL OR jobs.owner_id = :owner_id)""")
 _standing = text("""
     SELECT status, event_seq FROM jobs
     WHERE id = :id AND (CAST(:owner_id AS uuid) IS NULL OR owner_id = :owner_id)""")
 _signalled = text("SELECT status, signal FROM jobs WHERE id = :id")
 _page = text(f"""
-    SELECT {COLUMNS} FROM jobs LEFT JOIN files ON files.id = jobs.input_file_id
+    SELECT {COLUMNS} FROM {TABLES}
     WHERE (CAST(:owner_id AS uuid) IS NULL OR jobs.owner_id = :owner_id)
       AND (CAST(:after AS uuid) IS NULL OR jobs.id < :after)
       AND (CAST(:status AS job_status) IS NULL OR jobs.status = :status)

@@ -65,7 +65,9 @@ def scripted_user(scripted: Stack) -> Iterator[User]:
 @pytest.fixture
 def rows(scripted: Stack) -> Iterator[psycopg.Connection[dict[str, Any]]]:
     """The database behind ``scripted``, to look at."""
-    with psycopg.connect(scripted.env["DATABASE_URL"], row_factory=psycopg.rows.dict_row, autocommit=True) as connection:
+    with psycopg.connect(
+        scripted.env["DATABASE_URL"], row_factory=psycopg.rows.dict_row, autocommit=True
+    ) as connection:
         yield connection
 
 
@@ -86,7 +88,13 @@ def in_process() -> Iterator[Stack]:
 
 
 def _forget() -> None:
-    cached = (configuration.settings, database.engine, database._autocommit_engine, events.publisher, dispatch.pipelines)
+    cached = (
+        configuration.settings,
+        database.engine,
+        database._autocommit_engine,
+        events.publisher,
+        dispatch.pipelines,
+    )
     for function in cached:
         assert isinstance(function, type(cache(len)))
         function.cache_clear()

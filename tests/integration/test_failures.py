@@ -113,7 +113,9 @@ def test_retry_after_is_kept_to(scripted_user: User, scripted_ml: ScriptedMl) ->
 
 
 def test_silence_ends_at_the_deadline(scripted_user: User) -> None:
-    ends_as(scripted_user, scripted_user.order("a.txt", TEXT, profile="silent"), "ml_timeout", "waiting", retryable=True)
+    ends_as(
+        scripted_user, scripted_user.order("a.txt", TEXT, profile="silent"), "ml_timeout", "waiting", retryable=True
+    )
 
 
 def test_a_failure_reported_by_the_service_is_told_with_its_reason(scripted_user: User) -> None:
@@ -181,7 +183,9 @@ def completion(stack: Stack, job_id: str, body: Any, token: str | None = ML_TOKE
 NOBODY = "01990000-0000-7000-8000-000000000000"
 
 
-def test_completions_are_checked(scripted: Stack, scripted_user: User, rows: psycopg.Connection[dict[str, Any]]) -> None:
+def test_completions_are_checked(
+    scripted: Stack, scripted_user: User, rows: psycopg.Connection[dict[str, Any]]
+) -> None:
     job = scripted_user.http.post("/jobs", json={"title": "waits for its file"}).json()
     fine = {"status": "succeeded"}
     assert completion(scripted, job["id"], fine, token=None) == (401, "not_authenticated")

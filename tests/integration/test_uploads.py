@@ -96,7 +96,7 @@ class Gate:
         self.shut_after = None if self.opens_again else 0
         for side in self.open:
             # close() alone would wait for the thread that reads from it
-            for act in (lambda side=side: side.shutdown(socket.SHUT_RDWR), side.close):  # type: ignore[misc]
+            for act in (lambda side=side: side.shutdown(socket.SHUT_RDWR), side.close):
                 with suppress(OSError):
                     act()
         self.open.clear()

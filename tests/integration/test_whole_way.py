@@ -25,7 +25,12 @@ def test_an_archive_goes_the_whole_way_and_everything_about_it_can_be_read(user:
 
     stored = [event for event in events if event.id is not None]
     assert [event.id for event in stored] == list(range(1, len(stored) + 1))
-    assert [event.data["stage"] for event in stored if event.type == "stage"] == ["inspect", "submit", "parse", "finish"]
+    assert [event.data["stage"] for event in stored if event.type == "stage"] == [
+        "inspect",
+        "submit",
+        "parse",
+        "finish",
+    ]
     assert [event.type for event in stored if event.type != "stage"] == ["queued", "waiting", "resumed", "succeeded"]
     progress = [event.data["progress"] for event in events]
     assert all(before <= after for before, after in pairwise(progress))
