@@ -137,12 +137,10 @@ def clean_name(text: str) -> str:
 
 
 def _decode(raw: bytes, charset: str) -> str:
-    if charset.lower() not in {"", "utf-8", "utf8"}:
-        try:
-            return raw.decode(charset)
-        except (LookupError, ValueError):  # an unknown charset, or bytes that are not in it
-            pass
-    return decode_text(raw)
+    try:
+        return raw.decode(charset or "utf-8")  # named by the client: nothing to repair
+    except (LookupError, ValueError):  # an unknown charset, or bytes that are not in it
+        return decode_text(raw)
 
 
 def _unquote(value: str) -> str:

@@ -17,7 +17,7 @@ Count = Annotated[int, msgspec.Meta(gt=0)]
 Secret = Annotated[str, msgspec.Meta(min_length=16)]
 SigningKey = Annotated[str, msgspec.Meta(min_length=32)]  # RFC 7518, section 3.2: no shorter than HS256's output
 
-# Published in .env.example and compose.yaml so that a first try works; production refuses them.
+# Published in .env.example so that a first try works; production refuses them.
 DEFAULT_SECRETS = frozenset({"change-me-change-me-change-me-32ch", "change-me-too-change-me-too"})
 
 
@@ -29,7 +29,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     millrace_modules: str = ""  # comma-separated; empty switches every module on
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"
-    public_url: str  # where clients and the ML service reach this API, without /api/v1
+    public_url: str  # where the ML service reaches this API for its callback, without /api/v1
 
     # neighbours
     database_url: str

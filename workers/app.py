@@ -18,7 +18,7 @@ from domain.pipelines import Pipeline, Step, StepFunction
 from storage import logs
 from storage.configuration import settings
 from storage.dispatch import broker as app
-from storage.dispatch import pipelines, task_name
+from storage.dispatch import pipelines, publish_or_leave_to_sweep, task_name
 from workers.engine import Engine
 
 _floors = floor("workers", enabled(settings().modules))
@@ -49,8 +49,12 @@ def _register_step(pipeline: Pipeline, step: Step) -> None:
             if self.request.chain:
                 self.request.chain.pop()
 
-        if not engine().run(UUID(job_id), step.name, going_on):
+        following = engine().run(UUID(job_id), step.name, going_on)
+        if following is None:
             self.request.chain = None
+        elif not self.request.chain:
+            # the chain ended where the job could have waited, and it did not have to
+            publish_or_leave_to_sweep(UUID(job_id), pipeline.name, following)
 
 
 def _register_tick(name: str, function: Callable[[], None], every: str) -> None:

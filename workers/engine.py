@@ -8,6 +8,7 @@ docs/architecture.md for the states and docs/errors.md for the codes.
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from uuid import UUID
 
 import structlog
@@ -38,35 +39,39 @@ class Engine:
         self._steps = steps
         self._worker = worker
 
-    def run(self, job_id: UUID, step: str, going_on: Callable[[], None]) -> bool:
+    def run(self, job_id: UUID, step: str, going_on: Callable[[], None]) -> str | None:
         """Do ``step`` of the job, and go straight on as far as the next steps are short.
 
         ``going_on`` is called once for each following step that is done here, so that the caller can take its message
-        off the chain. Answers whether the rest of the chain should still be sent.
+        off the chain. Answers the step that another worker is to do now, None when there is nothing to send.
         """
         with autocommit() as connection:
             found = transitions.claim(connection, job_id, step, self._worker, settings().lease_seconds)
         if found is None:
             _log.debug("step_not_to_be_had", step=step)
-            return False
+            return None
         claim, event = found
-        announce([event])
-        while True:
-            moved = self._attempt(claim)
-            if moved is None or not moved.held:
-                return moved is not None and moved.event.type == EventType.HANDED_OVER
-            going_on()
-            claim = _next_claim(claim, moved)
-
-    def _attempt(self, claim: Claim) -> Moved | None:
-        """Run one attempt to its end; the move it ended with, None when the claim was gone."""
         hold = Hold(claim)
         leases.heartbeat.keep(hold)
-        began = time.perf_counter()
         try:
-            moved = self._end(claim, self._run_step(claim, hold))
+            announce([event])
+            while True:
+                moved = self._attempt(hold)
+                if moved is None or not moved.held:
+                    return moved.step if moved and moved.event.type == EventType.HANDED_OVER else None
+                going_on()
+                hold.claim = _next_claim(hold.claim, moved)
+        except (SystemExit, KeyboardInterrupt):
+            self._interrupt(hold.claim)
+            raise
         finally:
             leases.heartbeat.drop(hold)
+
+    def _attempt(self, hold: Hold) -> Moved | None:
+        """Run one attempt to its end; the move it ended with, None when the claim was gone."""
+        claim = hold.claim
+        began = time.perf_counter()
+        moved = self._end(claim, self._run_step(claim, hold))
         if moved:
             announce([moved.event])
         _log.info(
@@ -88,9 +93,6 @@ class Engine:
             raise  # nothing can be recorded now: the lease runs out and the sweep hands the step to another worker
         except MillraceError as error:
             return error
-        except (SystemExit, KeyboardInterrupt):
-            self._interrupt(claim)
-            raise
         except Exception:
             _log.exception("step_crashed", step=job.step)
             return StepFailed()
@@ -105,7 +107,16 @@ class Engine:
             case MillraceError() as error:
                 return self._end_failed(claim, error)
             case Done() | Wait():
-                return self._end_done(claim, outcome)
+                try:
+                    return self._end_done(claim, outcome)
+                except DatabaseUnavailable:
+                    raise
+                except MillraceError as error:
+                    return self._end_failed(claim, error)
+                except Exception:
+                    # e.g. a value Postgres cannot store: nothing of the step was committed, and it would happen again
+                    _log.exception("step_not_committed", step=claim.job.step)
+                    return self._end_failed(claim, StepFailed())
 
     def _end_done(self, claim: Claim, outcome: Outcome) -> Moved | None:
         if outcome.effects:
@@ -169,10 +180,12 @@ class Engine:
             return moved or transitions.cancel(connection, claim)
 
     def _interrupt(self, claim: Claim) -> None:
-        with autocommit() as connection:
-            moved = transitions.interrupt(connection, claim)
-        if moved:
-            announce([moved.event])
+        # without a database the lease runs out instead; the process must end all the same
+        with suppress(DatabaseUnavailable):
+            with autocommit() as connection:
+                moved = transitions.interrupt(connection, claim)
+            if moved:
+                announce([moved.event])
 
 
 def _retry_of_settings() -> Retry:

@@ -37,12 +37,21 @@ def sweep() -> None:
             *questions.fail_abandoned(connection, config.pending_expires_seconds, PendingExpired()),
         ]
         announce([one.event for one in moved])
-        due = questions.due(connection, config.redispatch_seconds)
+        due = [one for one in questions.due(connection, config.redispatch_seconds) if _is_known(one)]
         refused = [one.job_id for one in due if not dispatch.publish(one.job_id, one.kind, one.step)]
         if refused:
             questions.unpublished(connection, refused)
     if moved or due:
         _log.info("swept", moved=len(moved), published=len(due) - len(refused), refused=len(refused))
+
+
+def _is_known(due: questions.Due) -> bool:
+    """Whether there is such a step; a job of a capability that is switched off waits, and must not stop the others."""
+    pipeline = dispatch.pipelines().get(due.kind)
+    if pipeline and any(step.name == due.step for step in pipeline.steps):
+        return True
+    _log.warning("job_of_unknown_step", job_id=str(due.job_id), kind=due.kind, step=due.step)
+    return False
 
 
 def _overdue(connection: Connection) -> list[Moved]:

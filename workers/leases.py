@@ -55,7 +55,11 @@ class Heartbeat:
             with self._lock:
                 holds = dict(self._holds)
             if holds:
-                self._extend(holds, lease)
+                try:
+                    self._extend(holds, lease)
+                except Exception:
+                    # e.g. a standby that is read-only for the moment; without this thread every later step is lost
+                    _log.exception("heartbeat_failed")
 
     def _extend(self, holds: dict[UUID, Hold], lease: float) -> None:
         try:

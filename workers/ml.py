@@ -35,6 +35,8 @@ def submit(submission: Submission, idempotency_key: str) -> Acceptance | None:
             body = _bounded(response)
     except httpx.TransportError as error:
         raise MlUnavailable(reason=type(error).__name__, retry_after=None) from error
+    except httpx.DecodingError as error:
+        raise MlProtocolError(reason=f"the body is not what Content-Encoding says: {error}") from error
     return _read(response, body, submission.job_uuid)
 
 
@@ -66,7 +68,7 @@ def _read(response: httpx.Response, body: bytes, job_uuid: str) -> Acceptance | 
 
 def _seconds(retry_after: str | None) -> float | None:
     """Retry-After in seconds (RFC 9110, section 10.2.3), at most an hour; dates are not used between services."""
-    return min(float(retry_after), 3600.0) if retry_after and retry_after.isdigit() else None
+    return min(float(retry_after), 3600.0) if retry_after and retry_after.isdecimal() else None
 
 
 @cache

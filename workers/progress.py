@@ -24,7 +24,8 @@ class StepContext:
         job = hold.claim.job
         self._from, self._to = pipeline.starts_at(job.step), pipeline.step(job.step).until
         self._percent = self._from
-        self._announced = self._stored = time.monotonic()
+        self._announced = time.monotonic()
+        self._stored = 0.0  # the first report is stored: it learns what an earlier attempt has reached
 
     def checkpoint(self) -> None:
         if self._hold.lost:
@@ -42,8 +43,10 @@ class StepContext:
         if now - self._stored >= STORE_SECONDS:
             self._stored = now
             with autocommit() as connection:
-                if transitions.progress(connection, self._hold.claim, self._percent, message) is None:
-                    raise ClaimGone
+                standing = transitions.progress(connection, self._hold.claim, self._percent, message)
+            if standing is None:
+                raise ClaimGone
+            self._percent = standing
         self._announced = now
         job = self._hold.claim.job
         data: dict[str, Any] = {"status": Status.PROCESSING, "stage": job.step, "progress": self._percent}

@@ -119,23 +119,35 @@ class Hub:
             try:
                 async with self._redis.pubsub() as pubsub:
                     # a channel of our own: without any, redis-py has no connection to read from
-                    await pubsub.subscribe("millrace:hub", *self._listeners)
-                    self._pubsub = pubsub
-                    self._everyone(Reread())
+                    await pubsub.subscribe("millrace:hub")
+                    self._pubsub = pubsub  # from here on, who begins to listen subscribes by itself
+                    if self._listeners:
+                        await pubsub.subscribe(*self._listeners)
                     delay = 0.1
                     await self._read(pubsub)
             except (redis.RedisError, OSError) as error:
                 _log.warning("event_hub_disconnected", error=str(error), retry_in=delay)
+            except Exception:
+                _log.exception("event_hub_failed", retry_in=delay)  # streams must not fall silent for good
             self._pubsub = None
             await asyncio.sleep(delay)
             delay = min(delay * 2, 2.0)
 
     async def _read(self, pubsub: PubSub) -> None:
         while True:
-            message: dict[str, Any] | None = await pubsub.get_message(ignore_subscribe_messages=True, timeout=10)
-            if message is not None:
-                for subscription in self._listeners.get(message["channel"].decode(), ()):
-                    subscription.put(message["data"])
+            message: dict[str, Any] | None = await pubsub.get_message(timeout=10)
+            if message is None:
+                continue
+            if message["type"] == "message":
+                heard: Message = message["data"]
+            elif message["type"] == "subscribe":
+                # Sending SUBSCRIBE does not wait for it to count, and redis-py may reconnect without a word: only
+                # what is published after this confirmation is sure to come.
+                heard = Reread()
+            else:
+                continue
+            for subscription in self._listeners.get(message["channel"].decode(), ()):
+                subscription.put(heard)
 
 
 @asynccontextmanager

@@ -53,13 +53,13 @@ async def stream_events(
     if job in FINAL and seen >= last:
         return Response(None, status_code=204)
     hub: Hub = request.app.state.hub
-    return Stream(_frames(hub, job_id, seen), media_type="text/event-stream", headers=_HEADERS)
+    return Stream(_frames(hub, job_id, min(seen, last)), media_type="text/event-stream", headers=_HEADERS)
 
 
 def _position(last_event_id: str | None, after: int | None) -> int:
     if last_event_id is None:
         return after or 0
-    if not last_event_id.isdigit() or len(last_event_id) > 9:
+    if not last_event_id.isdecimal() or len(last_event_id) > 9:
         raise Invalid(field="Last-Event-ID", reason="must be the id of an event of this stream")
     return int(last_event_id)
 
@@ -88,6 +88,9 @@ async def _frames(hub: Hub, job_id: UUID, seen: int) -> AsyncIterator[bytes]:
                 message = await subscription.next(PING_SECONDS)
                 if message is None:
                     yield b": ping\n\n"
+                    job, last = await blocking(_standing, job_id, None)
+                    if job is None or (job in FINAL and seen >= last):
+                        return  # deleted meanwhile
                     break  # a message may have been lost on the way: look
                 if isinstance(message, Reread):
                     break

@@ -44,9 +44,11 @@ def move(
         FROM moved JOIN event ON event.job_id = moved.id""")
 
 
-HELD = "id = :id AND claim = :claim"
+# The step as well: a worker that goes straight on keeps its claim, and no step is to be ended twice under it.
+HELD = "id = :id AND claim = :claim AND step = :step"
 LET_GO = "claim = NULL, lease_until = NULL"
-LEASED = "lease_until = now() + make_interval(secs => :lease)"
+# The wall clock: now() stands still at the start of a transaction, and its effects may take longer than a lease.
+LEASED = "lease_until = clock_timestamp() + make_interval(secs => :lease)"
 CLOSED = f"{LET_GO}, step = NULL, awaiting = FALSE, completed_at = now()"
 RESULT = """result_key = COALESCE(:result_key, result_key), result_name = COALESCE(:result_name, result_name),
     result_size = COALESCE(:result_size, result_size)"""
@@ -88,7 +90,7 @@ WAIT = move(
     "step = :next, attempt = 1, losses = 0, awaiting = signal IS NULL, "
     "stage = CASE WHEN signal IS NULL THEN 'waiting' ELSE :next END, "
     "claim = CASE WHEN signal IS NULL THEN NULL ELSE claim END, claimed_at = now(), "
-    "lease_until = CASE WHEN signal IS NOT NULL THEN now() + make_interval(secs => :lease) END, "
+    "lease_until = CASE WHEN signal IS NOT NULL THEN clock_timestamp() + make_interval(secs => :lease) END, "
     "deadline_at = now() + make_interval(secs => :seconds), message = :message",
     f"{HELD} AND cancel_requested_at IS NULL",
     "CASE WHEN moved.awaiting THEN 'waiting' ELSE 'stage' END",
@@ -123,18 +125,21 @@ CANCEL = move(
     "'cancelled'",
     outcome="'cancelled'",
 )
+# A job can be told what it waits for from the moment the step that causes it has begun: while the step runs, while it
+# waits for a worker again because its own died or its answer was lost, and while the job waits.
+_BEGUN = "id = :id AND status = 'processing' AND signal IS NULL AND (awaiting OR (step = :waits AND stage = :waits))"
 SIGNAL = move(
     "signal = CAST(:signal AS jsonb), awaiting = FALSE, run_at = now(), "
     f"republish_at = now() + make_interval(secs => :republish), {RESULT}, progress = GREATEST(progress, :until), "
     "message = NULL",
-    "id = :id AND status = 'processing' AND signal IS NULL AND (awaiting OR (claim IS NOT NULL AND step = :waits))",
+    _BEGUN,
     "'resumed'",
 )
-# Fails a job nobody holds: while it waits, or while the step that submitted it has not come back yet.
+# Fails the job in the same moments.
 FAIL_SIGNALLED = move(
     f"status = 'failed', {CLOSED}, error_code = :error_code, error_message = :error_message, error_stage = stage, "
     "error_retryable = :retryable, message = :error_message, signal = CAST(:signal AS jsonb)",
-    "id = :id AND status = 'processing' AND signal IS NULL AND (awaiting OR (claim IS NOT NULL AND step = :waits))",
+    _BEGUN,
     "'failed'",
 )
 HEARTBEAT = text(f"""
@@ -146,5 +151,5 @@ PROGRESS = text("""
 # While a job waits, how far the other side is: spread over the part of the bar that the waiting has.
 REMOTE_PROGRESS = text("""
     UPDATE jobs SET progress = GREATEST(progress, :progress), message = COALESCE(:message, message), updated_at = now()
-    WHERE id = :id AND status = 'processing' AND (awaiting OR (claim IS NOT NULL AND step = :waits))
+    WHERE id = :id AND status = 'processing' AND (awaiting OR (step = :waits AND stage = :waits))
     RETURNING stage, progress, message, updated_at""")

@@ -60,6 +60,7 @@ class Gate:
         self.shut_after: int | None = None
         self.opens_again = False
         self.open: list[socket.socket] = []
+        self.copying: list[threading.Thread] = []
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self.listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -75,8 +76,10 @@ class Gate:
                 continue
             outer = socket.create_connection(("127.0.0.1", self.target))
             self.open += [inner, outer]
-            threading.Thread(target=self._copy, args=(inner, outer, True), daemon=True).start()
-            threading.Thread(target=self._copy, args=(outer, inner, False), daemon=True).start()
+            for words in ((inner, outer, True), (outer, inner, False)):
+                copying = threading.Thread(target=self._copy, args=words, daemon=True)
+                copying.start()
+                self.copying.append(copying)
 
     def _copy(self, source: socket.socket, sink: socket.socket, towards: bool) -> None:
         try:
@@ -187,8 +190,10 @@ def _forget() -> None:
 def gate(environ: dict[str, str]) -> Iterator[Gate]:
     gate = Gate(httpx.URL(environ["S3_ENDPOINT_URL"]).port or 0)
     yield gate
-    gate.shut()
     gate.listener.close()
+    gate.shut()
+    for copying in gate.copying:
+        copying.join(5)
 
 
 @pytest.fixture(scope="module")
