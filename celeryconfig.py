@@ -7,18 +7,27 @@ _settings = settings()
 broker_url = _settings.broker_url
 broker_connection_retry_on_startup = True  # the broker may start after us
 broker_connection_timeout = 2  # a publisher must not hang on a dead broker; the sweep publishes what it could not
-broker_transport_options = {
+if broker_url.startswith("redis"):
     # Redelivery by the broker is not what recovers a job (the lease is): longer than any step may take, so that no
     # running step is delivered twice in vain (celery #5935)
-    "visibility_timeout": 900,
-    # A worker can stay alive but deaf after a Redis restart (celery #8030): notice dead connections by ourselves
-    "socket_timeout": 30,
-    "socket_connect_timeout": 2,
-    "socket_keepalive": True,
-    "health_check_interval": 25,
-    "queue_order_strategy": "round_robin",
-}
-visibility_timeout = 900  # read by the worker as well as by the transport
+    visibility_timeout = 900  # read by the worker as well as by the transport
+    broker_transport_options = {
+        "visibility_timeout": visibility_timeout,
+        # A worker can stay alive but deaf after a Redis restart (celery #8030): notice dead connections by ourselves
+        "socket_timeout": 30,
+        "socket_connect_timeout": 2,
+        "socket_keepalive": True,
+        "health_check_interval": 25,
+        "queue_order_strategy": "round_robin",
+        "priority_steps": [0, 3, 6],  # high, normal, low: a list in Redis for each, asked in this order
+    }
+else:  # RabbitMQ: CELERY_BROKER_URL=amqp://... Why each: docs/decisions/0006-rabbitmq.md
+    broker_transport_options = {"confirm_publish": True}  # a publish counts once the broker has it
+    broker_heartbeat = 10  # a connection is given up after two that did not come
+    task_default_queue_type = "quorum"  # replicated and durable; classic mirrored queues are gone from RabbitMQ 4
+    task_create_missing_queue_type = "quorum"
+    worker_detect_quorum_queues = True  # they know no global prefetch limit
+    worker_consumer = "workers.consumer:Consumer"  # without the 28 queues for delayed messages, of which we send none
 
 task_serializer = "json"
 accept_content = ("json",)

@@ -8,48 +8,68 @@ import msgspec
 from litestar import get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
+from msgspec import Meta
 
 from api.jobs.reading import found
+from api.openapi.operation import documented
 from domain.accounts import Principal
 from domain.archives import Summary
 from domain.errors import JobNotReady, NotFound
+from domain.jobs import Status
 from storage import archives
 from storage.database import autocommit
+
+_DOCUMENTED = documented(
+    NotFound(what="archive in this job"), JobNotReady(what="archive listing", status=Status.QUEUED)
+)
 
 
 class EntryView(msgspec.Struct, frozen=True, kw_only=True):
     """An entry of the archive, as its directory declares it. Sizes are bytes."""
 
-    index: int
-    name: str
-    size: int
-    compressed_size: int
-    ratio: float | None
-    crc32: str
-    method: str
-    encrypted: bool
-    modified_at: datetime | None
-    is_folder: bool
-    content_type: str | None
+    index: Annotated[int, Meta(description="Place in the directory", examples=[0])]
+    name: Annotated[str, Meta(description="A folder keeps its closing slash", examples=["scans/0001.dcm"])]
+    size: Annotated[int, Meta(examples=[8963])]
+    compressed_size: Annotated[int, Meta(examples=[3693])]
+    ratio: Annotated[float | None, Meta(description="Null where nothing is packed", examples=[2.43])]
+    crc32: Annotated[str, Meta(examples=["4b69ced3"])]
+    method: Annotated[str, Meta(description="`stored`, `deflated`, `bzip2` or `lzma`", examples=["deflated"])]
+    encrypted: Annotated[
+        bool, Meta(description="Always false: an archive with encrypted entries is refused", examples=[False])
+    ]
+    modified_at: Annotated[
+        datetime | None,
+        Meta(description="The writer's local time, without an offset", examples=["2025-09-14T09:30:18"]),
+    ]
+    is_folder: Annotated[bool, Meta(examples=[False])]
+    content_type: Annotated[str | None, Meta(description="Guessed by the extension", examples=["application/dicom"])]
 
 
 class EntryPage(msgspec.Struct, frozen=True, kw_only=True):
     """Entries in the archive's own order; pass ``next`` as ``after`` for the following page, null after the last."""
 
     items: list[EntryView]
-    next: int | None
+    next: Annotated[int | None, Meta(examples=[None])]
 
 
-@get("/jobs/{job_id:uuid}/zip-contents", tags=["archives"], summary="What is in the archive", sync_to_thread=True)
+@get(
+    "/jobs/{job_id:uuid}/zip-contents",
+    operation_id="list_archive_entries",
+    tags=["archives"],
+    summary="What is in the archive",
+    sync_to_thread=True,
+    **_DOCUMENTED,
+)
 def list_entries(
     job_id: FromPath[UUID],
     principal: NamedDependency[Principal],
     name: Annotated[str | None, QueryParameter(max_length=255, description="Part of the name")] = None,
     content_type: Annotated[str | None, QueryParameter(max_length=100, description="Its start, e.g. image/")] = None,
-    limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 100,
+    limit: Annotated[int, QueryParameter(ge=1, le=1000, description="Entries on a page")] = 100,
     after: Annotated[int, QueryParameter(ge=-1, description="`next` of the page before")] = -1,
 ) -> EntryPage:
-    """404 `not_found` when the job's file is no archive, 409 `job_not_ready` before it was inspected."""
+    """In the archive's own order, as its directory declares it; nothing was unpacked. 404 `not_found` when the
+    job's file is no archive, 409 `job_not_ready` before it was inspected."""
     read_summary.fn(job_id, principal)
     with autocommit() as connection:
         rows = archives.page(connection, job_id, after=after, limit=limit + 1, name=name, content_type=content_type)
@@ -57,9 +77,17 @@ def list_entries(
     return EntryPage(items=items, next=items[-1].index if len(rows) > limit else None)
 
 
-@get("/jobs/{job_id:uuid}/zip-info", tags=["archives"], summary="The archive as a whole", sync_to_thread=True)
+@get(
+    "/jobs/{job_id:uuid}/zip-info",
+    operation_id="read_archive_summary",
+    tags=["archives"],
+    summary="The archive as a whole",
+    sync_to_thread=True,
+    **_DOCUMENTED,
+)
 def read_summary(job_id: FromPath[UUID], principal: NamedDependency[Principal]) -> Summary:
-    """404 `not_found` when the job's file is no archive, 409 `job_not_ready` before it was inspected."""
+    """Counts, sizes and what was unusual about it. 404 `not_found` when the job's file is no archive, 409
+    `job_not_ready` before it was inspected."""
     job = found(job_id, principal)
     with autocommit() as connection:
         summary = archives.summary(connection, job_id)

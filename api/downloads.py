@@ -2,18 +2,48 @@
 
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 from litestar import Request, Response
 from litestar.response import Stream
 
 from api.objects import blocking, gateway
-from domain.errors import ObjectMissing, RangeNotSatisfiable, StorageUnavailable
+from api.openapi.operation import BINARY, Content, documented
+from domain.errors import MillraceError, ObjectMissing, RangeNotSatisfiable, StorageUnavailable
 from domain.files import attachment
 from storage import objects
 
 URL_SECONDS = 300  # only until the store has seen the request; reading may take hours
+_HEADERS = {
+    "Content-Disposition": "`attachment` under its own name (RFC 6266, Cyrillic included)",
+    "Content-Length": "Bytes in this answer",
+    "ETag": "Changes with the content; for `If-None-Match` and `If-Range`",
+    "Accept-Ranges": "`bytes`",
+}
+_ASKS: dict[str, tuple[Literal["header"], str]] = {
+    "Range": ("header", "`bytes=0-1023`: only this part; of several ranges the whole is sent"),
+    "If-Range": ("header", "An `ETag`: the part only if the file is still the same, else the whole"),
+    "If-None-Match": ("header", "`ETag`s that are known already"),
+}
+_PART = "The part asked for with `Range: bytes=0-1023`; `Content-Range` says where it lies in the whole"
+
+
+def documented_download(*errors: MillraceError, media_type: str = "*/*") -> dict[str, Any]:
+    """For the decorator of a handler that answers with ``download``."""
+    return documented(
+        *errors,
+        ObjectMissing(),
+        RangeNotSatisfiable(size=8885),
+        StorageUnavailable(),
+        gives={media_type: Content(schema=BINARY, description="The file")},
+        asks=_ASKS,
+        headers=_HEADERS,
+        also={
+            206: Content(schema=BINARY, description=_PART, media_type=media_type),
+            304: "`If-None-Match` names what is there: nothing is sent again",
+        },
+    )
 
 
 async def download(

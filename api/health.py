@@ -4,16 +4,19 @@ import time
 from collections.abc import Awaitable, Callable
 from functools import cache
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import anyio
 import msgspec
 import structlog
 from anyio import CapacityLimiter, to_thread
 from litestar import MediaType, Request, Response, get
+from msgspec import Meta
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, generate_latest
 from sqlalchemy import exc, text
 
+from api.gauges import engine_gauges
+from api.openapi.operation import Content, documented
 from api.security import PUBLIC
 from domain.errors import MillraceError
 from storage import objects
@@ -33,24 +36,34 @@ SECONDS = Histogram(
 )
 _methods = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "WEBSOCKET"})
 
+_METRICS = """\
+# HELP millrace_http_requests_total Requests answered
+# TYPE millrace_http_requests_total counter
+millrace_http_requests_total{method="POST",route="/api/v1/jobs",status="202"} 17.0
+"""
+
 PartState = Literal["ok", "unavailable", "timeout", "not_migrated"]
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
-    name: str
-    version: str
-    uptime_seconds: float
+    """This process."""
+
+    name: Annotated[str, Meta(examples=["millrace"])]
+    version: Annotated[str, Meta(examples=["0.1.0"])]
+    uptime_seconds: Annotated[float, Meta(examples=[86.412])]
 
 
 class Live(msgspec.Struct, frozen=True, kw_only=True):
-    status: Literal["ok"] = "ok"
+    """This process answers."""
+
+    status: Annotated[Literal["ok"], Meta(examples=["ok"])] = "ok"
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True):
     """``parts`` has the state of each neighbour; why one is unavailable stands in the log and not here."""
 
     status: Literal["ok", "unavailable"]
-    parts: dict[str, PartState]
+    parts: Annotated[dict[str, PartState], Meta(examples=[{"postgres": "ok", "redis": "ok", "storage": "ok"}])]
 
 
 def observe(method: str, route: str, status: int, seconds: float) -> None:
@@ -60,18 +73,54 @@ def observe(method: str, route: str, status: int, seconds: float) -> None:
     SECONDS.labels(method, route).observe(seconds)
 
 
-@get("/health", tags=["system"], summary="Name, version and uptime of this process", sync_to_thread=False, **PUBLIC)
+@get(
+    "/health",
+    operation_id="read_health",
+    tags=["system"],
+    summary="Name, version and uptime of this process",
+    sync_to_thread=False,
+    **PUBLIC,
+)
 def health() -> Health:
+    """Asks no neighbour; for people and dashboards."""
     return Health(name="millrace", version=version("millrace"), uptime_seconds=round(time.monotonic() - _started, 3))
 
 
-@get("/health/live", tags=["system"], summary="This process answers", sync_to_thread=False, **PUBLIC)
+@get(
+    "/health/live",
+    operation_id="check_alive",
+    tags=["system"],
+    summary="This process answers",
+    sync_to_thread=False,
+    **PUBLIC,
+)
 def live() -> Live:
+    """For an orchestrator's liveness probe: no answer means the process should be restarted. Asks no neighbour."""
     return Live()
 
 
-@get("/health/ready", tags=["system"], summary="200 when the neighbours answer, else 503", **PUBLIC)
+@get(
+    "/health/ready",
+    operation_id="check_ready",
+    tags=["system"],
+    summary="200 when the neighbours answer, else 503",
+    **PUBLIC,
+    **documented(
+        also={
+            503: Content(
+                description="A neighbour does not answer",
+                schema=Ready,
+                example={
+                    "status": "unavailable",
+                    "parts": {"postgres": "ok", "redis": "timeout", "storage": "ok"},
+                },
+            )
+        }
+    ),
+)
 async def ready(request: Request[Any, Any, Any]) -> Response[Ready]:
+    """For load balancers and readiness probes: Postgres (migrated), Redis and the object storage, each asked for at
+    most two seconds. Why one is unavailable stands in the log."""
     parts: dict[str, PartState] = {}
 
     async def check(name: str, ask: Callable[[], Awaitable[PartState]]) -> None:
@@ -93,8 +142,18 @@ async def ready(request: Request[Any, Any, Any]) -> Response[Ready]:
     )
 
 
-@get("/metrics", tags=["system"], summary="Prometheus metrics of this process", media_type=MediaType.TEXT, **PUBLIC)
+@get(
+    "/metrics",
+    operation_id="read_metrics",
+    tags=["system"],
+    summary="Prometheus metrics of this process",
+    media_type=MediaType.TEXT,
+    **PUBLIC,
+    **documented(gives={"text/plain": Content(schema={"type": "string"}, example=_METRICS, description="The metrics")}),
+)
 async def metrics() -> Response[bytes]:
+    """In Prometheus' text format. Keep it from the outside: the proxy in `ops/nginx` does."""
+    await engine_gauges.refresh()
     return Response(generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 

@@ -1,49 +1,85 @@
 """What the ML service calls: the completion of a job, and its progress on the way.
 
-These two take no access token but the service's own (ML_SERVICE_TOKEN), compared in constant time.
+These two take no access token but the service's own (ML_SERVICE_TOKEN), or its signature (ML_SIGNING_SECRET, Standard
+Webhooks); both are compared in constant time.
 """
 
 import hmac
+import time
 from typing import Any
 from uuid import UUID
 
 from litestar import post
 from litestar.params import FromPath, JSONBody
 
+from api.jobs.examples import PROCESSING
 from api.objects import blocking
-from api.security import PUBLIC
-from domain.errors import CompletionConflict, Invalid, JobNotReady, MlFailed, NotAuthenticated, NotFound
-from domain.files import clean_name
-from domain.inference import PIPELINE, Completion, Progress, outcome_of, result_prefix
+from api.openapi.operation import documented
+from domain import signatures
+from domain.errors import BodyTooLarge, CompletionConflict, Invalid, JobNotReady, MlFailed, NotAuthenticated, NotFound
+from domain.inference import PIPELINE, Completion, Progress, outcome_of, result_of
 from domain.jobs import Job, Status
-from domain.pipelines import ResultFile
-from storage import dispatch, events, objects
+from storage import dispatch, events
 from storage.configuration import settings
 from storage.database import autocommit
 from storage.jobs import transitions, views
+from storage.jobs.sweep import Due
 
-WAITING_STEP = "submit"
+WAITING_STEP, ASKING_STEP = "submit", "ask"
 MAX_BODY = 64 * 1024  # bytes
 
 _FROM, _UNTIL = PIPELINE.starts_at(WAITING_STEP), PIPELINE.step(WAITING_STEP).until
 
 
-def from_ml_service(connection: Any, _: object) -> None:
-    """Guard: the bearer token is the ML service's. Raises NotAuthenticated."""
+async def from_ml_service(connection: Any, _: object) -> None:
+    """Guard: the request is signed with ML_SIGNING_SECRET, or bears the ML service's token.
+
+    A signature counts once a secret is set, and then it must be right, whatever token comes with it. Raises
+    NotAuthenticated, and 413 for a body that is too large to be looked at.
+    """
+    config = settings()
+    if config.ml_signing_secret and signatures.is_signed(connection.headers):
+        key = signatures.key_of(config.ml_signing_secret)
+        if not signatures.verify(key, connection.headers, await connection.body(), time.time()):
+            raise NotAuthenticated
+        return
     scheme, _, token = connection.headers.get("Authorization", "").partition(" ")
-    expected = settings().ml_service_token.encode()
+    expected = config.ml_service_token.encode()
     if scheme.lower() != "bearer" or not hmac.compare_digest(token.strip().encode(), expected):
         raise NotAuthenticated
 
 
+# No access token, but the service's own.
+_CALLBACK: dict[str, Any] = {
+    "opt": {"public": True},
+    "guards": [from_ml_service],
+    "security": [{"mlService": []}],
+    "request_max_body_size": MAX_BODY,
+}
+_ERRORS = (
+    NotFound(what="job"),
+    JobNotReady(what="submission", status=Status.QUEUED),
+    BodyTooLarge(limit=MAX_BODY),
+)
+
+
 @post(
     "/internal/jobs/{job_id:uuid}/completion",
-    tags=["ml service"],
+    operation_id="complete_job",
+    tags=["ML service"],
     summary="The ML service reports a job's outcome",
     status_code=200,
-    guards=[from_ml_service],
-    request_max_body_size=MAX_BODY,
-    **PUBLIC,
+    **_CALLBACK,
+    **documented(
+        *_ERRORS,
+        CompletionConflict(status=Status.FAILED),
+        Invalid(field="status", reason="'finished' is neither a word of success nor of failure"),
+        body={
+            "Done": {"status": "succeeded", "file_size": 5414, "file_name": "results.xlsx"},
+            "Failed": {"status": "failed", "error": "no series of at least 16 slices"},
+        },
+        answer={"Example": PROCESSING},
+    ),
 )
 async def complete(job_id: FromPath[UUID], data: JSONBody[Completion]) -> Job:
     """May come before the answer to the submission, and more than once. 409 `completion_conflict` when the job already
@@ -61,13 +97,17 @@ def _complete(job_id: UUID, completion: Completion) -> Job:
     else:
         error = MlFailed(reason=completion.error or "no reason given")
         with autocommit() as connection:
-            moved = transitions.fail_signalled(connection, job_id, signal, error, waits=WAITING_STEP)
+            moved = transitions.fail_signalled(connection, job_id, signal, error, waits=WAITING_STEP, asks=ASKING_STEP)
     if moved is None:
         _check_repeated(job_id, outcome)
     else:
         events.announce([moved.event])
         if moved.step and not moved.held:  # held: the worker that has just submitted it goes on by itself
-            dispatch.publish_or_leave_to_sweep(job_id, moved.kind, moved.step)
+            dispatch.publish_or_leave_to_sweep(
+                Due(job_id=job_id, kind=moved.kind, step=moved.step, priority=moved.priority)
+            )
+        if moved.backlog:
+            dispatch.admit(moved.owner_id)
     with autocommit() as connection:
         job = views.one(connection, job_id, None)
     if job is None:
@@ -76,18 +116,14 @@ def _complete(job_id: UUID, completion: Completion) -> Job:
 
 
 def _succeed(job_id: UUID, completion: Completion, signal: dict[str, Any]) -> transitions.Moved | None:
-    key = completion.output_object or objects.result_key(job_id, 1)
-    if not key.startswith(result_prefix(str(job_id))):
-        raise Invalid(field="output_object", reason=f"must lie below {result_prefix(str(job_id))}")
-    result = ResultFile(
-        key=key, name=clean_name(completion.file_name or "") or f"{job_id}.xlsx", size=completion.file_size or 0
-    )
+    result = result_of(job_id, completion)
     with autocommit() as connection:
         return transitions.signal(
             connection,
             job_id,
             signal,
             waits=WAITING_STEP,
+            asks=ASKING_STEP,
             until=_UNTIL,
             republish=settings().redispatch_seconds,
             result=result,
@@ -104,29 +140,30 @@ def _check_repeated(job_id: UUID, outcome: str) -> None:
         known = views.signalled(connection, job_id)
     if known is None:
         raise NotFound(what="job")
-    status, signal = known
-    if status in (Status.PENDING, Status.QUEUED) or (status is Status.PROCESSING and signal is None):
+    status, signal, has_result = known
+    told = signal["outcome"] if signal else ("succeeded" if has_result else None)
+    if status in (Status.PENDING, Status.QUEUED) or (status is Status.PROCESSING and told is None):
         raise JobNotReady(what="submission", status=status)
-    told = signal["outcome"] if signal else ("succeeded" if status is Status.SUCCEEDED else None)
     if told != outcome or status is Status.CANCELLED:
         raise CompletionConflict(status=status)
 
 
 @post(
     "/internal/jobs/{job_id:uuid}/progress",
-    tags=["ml service"],
+    tags=["ML service"],
     summary="The ML service reports how far it is",
     status_code=204,
-    guards=[from_ml_service],
-    request_max_body_size=MAX_BODY,
     sync_to_thread=True,
-    **PUBLIC,
+    **_CALLBACK,
+    **documented(*_ERRORS),
 )
 def report_progress(job_id: FromPath[UUID], data: JSONBody[Progress]) -> None:
     """Optional, as often as the service likes. 409 `job_not_ready` when the job does not wait for the service."""
     percent = _FROM + round(data.progress / 100 * (_UNTIL - _FROM))
     with autocommit() as connection:
-        event = transitions.remote_progress(connection, job_id, percent, data.message, waits=WAITING_STEP)
+        event = transitions.remote_progress(
+            connection, job_id, percent, data.message, waits=WAITING_STEP, asks=ASKING_STEP
+        )
         if event is None:
             known = views.signalled(connection, job_id)
     if event is None:

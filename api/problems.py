@@ -1,13 +1,16 @@
 """Errors as RFC 9457 problems: one handler for every exception that leaves a handler."""
 
 import re
+from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, SerializationException, ValidationException, WebSocketException
+from msgspec import Meta
+from sqlalchemy.exc import DataError
 
 from domain.errors import (
     BodyTooLarge,
@@ -29,8 +32,10 @@ _simple = str | int | float | bool | None
 
 
 class FieldProblem(msgspec.Struct, frozen=True, kw_only=True):
-    field: str
-    reason: str
+    """One of several fields that are wrong."""
+
+    field: Annotated[str, Meta(examples=["threshold"])]
+    reason: Annotated[str, Meta(examples=["Expected `float` <= 1.0"])]
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -40,17 +45,21 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     sentence was made of. ``retryable`` means that the same request may succeed later.
     """
 
-    type: str
-    title: str
-    status: int
-    detail: str
-    instance: str
-    code: str
-    request_id: str | None = None
-    field: str | None = None
-    errors: list[FieldProblem] | None = None
-    details: dict[str, Any] | None = None
-    retryable: bool = False
+    type: Annotated[str, Meta(description="Where the code is explained", examples=["/docs/errors#invalid"])]
+    title: Annotated[str, Meta(description="The code in words", examples=["Invalid"])]
+    status: Annotated[int, Meta(examples=[422])]
+    detail: Annotated[str, Meta(description="A sentence for people", examples=["Expected `float` <= 1.0"])]
+    instance: Annotated[str, Meta(description="The path of the request", examples=["/api/v1/jobs"])]
+    code: Annotated[str, Meta(description="Stable; all of them are at /docs/errors", examples=["invalid"])]
+    request_id: Annotated[
+        str | None, Meta(description="Finds the request in the logs", examples=["01994d2e-6a51-7c04-9d3e-2f8b1c0a7e55"])
+    ] = None
+    field: Annotated[str | None, Meta(description="The input that is wrong", examples=["threshold"])] = None
+    errors: Annotated[
+        list[FieldProblem] | None, Meta(description="Every field that is wrong, where there are several")
+    ] = None
+    details: Annotated[dict[str, Any] | None, Meta(description="The values the sentence was made of")] = None
+    retryable: Annotated[bool, Meta(description="Whether the same request may succeed later")] = False
 
 
 def answer(request: Request[Any, Any, Any], exception: Exception) -> Response[Problem]:
@@ -59,25 +68,37 @@ def answer(request: Request[Any, Any, Any], exception: Exception) -> Response[Pr
     if error.status >= 500:
         trace = None if error.retryable else exception  # a neighbour that is down needs no traceback
         _log.error("request_failed", code=error.code, error=str(exception), exc_info=trace)
-    language = _language(request)
-    problem = Problem(
+    language = language_of(request)
+    request_id = structlog.contextvars.get_contextvars().get("request_id")
+    return Response(
+        problem(error, request.scope["path"], language=language, request_id=request_id, errors=errors),
+        status_code=error.status,
+        media_type=MEDIA_TYPE,
+        headers={"Content-Language": language, **_headers(error, exception)},
+    )
+
+
+def problem(
+    error: MillraceError,
+    instance: str,
+    *,
+    language: str = "en",
+    request_id: str | None = None,
+    errors: Sequence[FieldProblem] = (),
+) -> Problem:
+    """The error as clients see it; ``instance`` is the path of the request."""
+    return Problem(
         type=f"/docs/errors#{error.code}",
         title=error.code.replace("_", " ").capitalize(),
         status=error.status,
         detail=error.message(language),
-        instance=request.scope["path"],
+        instance=instance,
         code=error.code,
-        request_id=structlog.contextvars.get_contextvars().get("request_id"),
+        request_id=request_id,
         field=error.field,
-        errors=errors if len(errors) > 1 else None,
+        errors=list(errors) if len(errors) > 1 else None,
         details=_details(error),
         retryable=error.retryable,
-    )
-    return Response(
-        problem,
-        status_code=error.status,
-        media_type=MEDIA_TYPE,
-        headers={"Content-Language": language, **_headers(error, exception)},
     )
 
 
@@ -92,11 +113,13 @@ def _named(request: Request[Any, Any, Any], exception: Exception) -> tuple[Millr
         case MillraceError():
             return exception, []
         case ValidationException():
-            return _invalid(_language(request), exception.detail, exception.extra)
+            return _invalid(language_of(request), exception.detail, exception.extra)
         case msgspec.ValidationError():
-            return _invalid(_language(request), str(exception), [{"message": str(exception)}])
+            return _invalid(language_of(request), str(exception), [{"message": str(exception)}])
         case SerializationException() | msgspec.DecodeError():
             return MalformedRequest(reason=str(exception)), []
+        case DataError():  # NUL in a text, a number beyond bigint: fine in JSON, but nothing Postgres can hold
+            return Invalid(reason="a value cannot be stored; texts must not contain NUL characters"), []
         case HTTPException(detail="client disconnected prematurely"):  # Litestar calls that a 500
             return ClientGone(), []
         case HTTPException():
@@ -157,7 +180,7 @@ def _headers(error: MillraceError, exception: Exception) -> dict[str, str]:
     return headers
 
 
-def _language(request: Request[Any, Any, Any]) -> str:
+def language_of(request: Request[Any, Any, Any]) -> str:
     return "ru" if request.headers.get("accept-language", "").strip().lower().startswith("ru") else "en"
 
 

@@ -8,36 +8,86 @@ import msgspec
 from litestar import Request, Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
+from msgspec import Meta
 
-from api.downloads import download
+from api.downloads import documented_download, download
 from api.jobs.reading import found, found_with_keys
 from api.objects import blocking
+from api.openapi.operation import documented
 from domain.accounts import Principal
-from domain.errors import JobNotReady
+from domain.errors import JobNotReady, NotFound
+from domain.jobs import Status
 from domain.results import CellWarning, Row, Summary, to_xlsx
 from storage import objects, results
 from storage.database import autocommit, transaction
 
 XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+_ERRORS = NotFound(what="job"), JobNotReady(what="results", status=Status.PROCESSING)
+
+
+ROWS = [
+    {
+        "path": "scans/readme.jpg",
+        "detected_type": "markdown",
+        "score": 0.9998,
+        "expected_type": "jpeg",
+        "flagged": True,
+        "extra": {},
+    },
+    {
+        "path": "scans/licence.txt",
+        "detected_type": "txt",
+        "score": 0.9987,
+        "expected_type": "txt",
+        "flagged": False,
+        "extra": {},
+    },
+    {
+        "path": "scans/app.py",
+        "detected_type": "python",
+        "score": None,
+        "expected_type": "python",
+        "flagged": False,
+        "extra": {},
+    },
+]
 
 
 class ResultPage(msgspec.Struct, frozen=True, kw_only=True):
     """Rows in the file's order; pass ``next`` as ``after`` for the following page, null after the last."""
 
-    parsed_at: datetime
-    columns: list[str]
+    parsed_at: Annotated[datetime, Meta(tz=True, examples=["2025-09-15T11:41:58.016022Z"])]
+    columns: Annotated[
+        list[str],
+        Meta(
+            description="Known columns, in the file's order",
+            examples=[["path", "detected_type", "score", "expected_type", "flagged"]],
+        ),
+    ]
     summary: Summary
-    warnings: list[CellWarning]
-    warnings_total: int
-    rows: list[Row]
-    next: int | None
+    warnings: Annotated[list[CellWarning], Meta(description="Cells that could not be read, the first thousand")]
+    warnings_total: Annotated[int, Meta(examples=[1])]
+    rows: Annotated[
+        list[Row],
+        Meta(
+            description="Each with every column, null where the cell is blank or unreadable, and `extra` for the rest",
+            examples=[ROWS],
+        ),
+    ]
+    next: Annotated[int | None, Meta(examples=[None])]
 
 
-@get("/jobs/{job_id:uuid}/results", tags=["results"], summary="The parsed results", sync_to_thread=True)
+@get(
+    "/jobs/{job_id:uuid}/results",
+    tags=["results"],
+    summary="The parsed results",
+    sync_to_thread=True,
+    **documented(*_ERRORS),
+)
 def read_results(
     job_id: FromPath[UUID],
     principal: NamedDependency[Principal],
-    limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 100,
+    limit: Annotated[int, QueryParameter(ge=1, le=1000, description="Rows on a page")] = 100,
     after: Annotated[int, QueryParameter(ge=0, description="`next` of the page before")] = 0,
 ) -> ResultPage:
     """Cells that could not be read are null and stand in `warnings`. 409 `job_not_ready` until they are parsed."""
@@ -54,11 +104,17 @@ def read_results(
     )
 
 
-@get("/jobs/{job_id:uuid}/results.xlsx", tags=["results"], summary="The result as an XLSX file")
+@get(
+    "/jobs/{job_id:uuid}/results.xlsx",
+    tags=["results"],
+    summary="The result as an XLSX file",
+    **documented_download(*_ERRORS, media_type=XLSX),
+)
 async def read_result_file(
     request: Request[Any, Any, Any], job_id: FromPath[UUID], principal: NamedDependency[Principal]
 ) -> Response[Any]:
-    """The ML service's own file where it is XLSX, else a workbook made of the parsed rows."""
+    """The ML service's own file where it is XLSX, else a workbook made of the parsed rows. 409 `job_not_ready` until
+    they are parsed."""
     job, _, key = await blocking(found_with_keys, job_id, principal)
     if key is None or job.results_parsed_at is None:
         raise JobNotReady(what="results", status=job.status)

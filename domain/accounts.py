@@ -10,6 +10,8 @@ from msgspec import UNSET, Meta, UnsetType
 
 
 class Role(StrEnum):
+    """What an account may see and change."""
+
     USER = "user"
     """Sees and changes what it owns, and its own account."""
     ADMIN = "admin"
@@ -38,26 +40,31 @@ Email = Annotated[
     str, Meta(max_length=254, pattern=_EMAIL, description="Unique when given", examples=["anna@example.org"])
 ]
 
+AccountId = Annotated[UUID, Meta(examples=["01994d2b-11c8-7e0a-a5f4-93c7d2b86e10"])]
+Time = Annotated[datetime, Meta(tz=True, examples=["2025-09-15T11:38:12.296104Z"])]
+
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
     """An account as clients see it. Times are RFC 3339 UTC."""
 
-    id: UUID
-    username: str
-    email: str | None
-    role: Role
-    created_at: datetime
-    updated_at: datetime
+    id: AccountId
+    username: Annotated[str, Meta(examples=["anna.petrova"])]
+    email: Annotated[str | None, Meta(examples=["anna@example.org"])]
+    role: Annotated[Role, Meta(description="A `user` sees its own, an `admin` everything", examples=["user"])]
+    created_at: Time
+    updated_at: Time
 
 
 class AccountPage(msgspec.Struct, frozen=True, kw_only=True):
     """One page of accounts, oldest first; pass ``next`` as ``after`` for the following one, null after the last."""
 
     items: list[Account]
-    next: UUID | None
+    next: AccountId | None
 
 
 class Registration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A new account; its role is `user`."""
+
     username: Username
     password: Password
     email: Email | None = None
@@ -86,8 +93,10 @@ class AccountChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class TokenGrant(msgspec.Struct, frozen=True, kw_only=True):
     """A bearer access token (RFC 6750); ``expires_in`` is in seconds."""
 
-    access_token: str
-    expires_in: int
+    access_token: Annotated[
+        str, Meta(description="A JWT", examples=["eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIwMTk5NGQyYiJ9.bM1fW0n7oZ7c"])
+    ]
+    expires_in: Annotated[int, Meta(description="Seconds", examples=[3600])]
     token_type: Literal["Bearer"] = "Bearer"  # noqa: S105  # a word of RFC 6750
 
 

@@ -165,6 +165,20 @@ class CompletionConflict(MillraceError):
     ru = "У задачи уже другой исход (`{status}`); это завершение не применено."
 
 
+class IdempotencyMismatch(MillraceError):
+    """This Idempotency-Key was sent before with another request body; a new request needs a key of its own."""
+
+    code, status = "idempotency_mismatch", 422
+    ru = "Этот Idempotency-Key уже приходил с другим телом запроса; новому запросу нужен свой ключ."
+
+
+class IdempotencyInFlight(MillraceError):
+    """The first request with this Idempotency-Key is still being answered; try again in a moment."""
+
+    code, status, retryable = "idempotency_in_flight", 409, True
+    ru = "Первый запрос с этим Idempotency-Key ещё обрабатывается; повторите чуть позже."
+
+
 class BodyTooLarge(MillraceError):
     """The body is larger than the limit of {limit} bytes."""
 
@@ -239,6 +253,13 @@ class WorkerLost(StepFailed):
 
     code = "worker_lost"
     ru = "Шаг {losses} раз прервался вместе с исполнителем и больше не повторяется."
+
+
+class StepTimeout(StepFailed):
+    """The step ran longer than {seconds} s {losses} times and is not tried again."""
+
+    code = "step_timeout"
+    ru = "Шаг {losses} раз работал дольше {seconds} с и больше не повторяется."
 
 
 class PendingExpired(StepFailed):

@@ -4,14 +4,16 @@ import mimetypes
 import re
 import unicodedata
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import quote, unquote_to_bytes
 from uuid import UUID
 
 import filetype
 import msgspec
+from msgspec import Meta
 
 Kind = Literal["single", "zip"]
+FileId = Annotated[UUID, Meta(examples=["01994d2e-6a4f-7f12-b6a8-c43e5b7d9012"])]
 
 SNIFF_BYTES = 4096  # what content_type_of and kind_of look at
 NAME_CHARACTERS = 255  # the longest name most file systems keep
@@ -25,28 +27,50 @@ ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 class File(msgspec.Struct, frozen=True, kw_only=True):
     """A stored file as its owner sees it."""
 
-    id: UUID
-    filename: str  # the unique stored name in URLs: `{id}{extension}`
-    name: str  # what the user called it, at most 255 characters, no path
-    size: int  # bytes
-    content_type: str
-    sha256: str  # 64 hexadecimal digits
-    type: Kind  # by content, not by name
-    created_at: datetime
+    id: FileId
+    filename: Annotated[
+        str,
+        Meta(
+            description="The unique stored name, for URLs: `{id}{extension}`",
+            examples=["01994d2e-6a4f-7f12-b6a8-c43e5b7d9012.zip"],
+        ),
+    ]
+    name: Annotated[
+        str, Meta(description="What its owner called it, at most 255 characters, no path", examples=["scans.zip"])
+    ]
+    size: Annotated[int, Meta(description="Bytes", examples=[8885])]
+    content_type: Annotated[str, Meta(description="By its first bytes where they say it", examples=["application/zip"])]
+    sha256: Annotated[
+        str,
+        Meta(
+            description="64 hexadecimal digits",
+            examples=["9bdb9494a5b16374a356cb08c5c0d34d7b1faf65ecc8905a93299856c42a686d"],
+        ),
+    ]
+    type: Annotated[Kind, Meta(description="By content, not by name", examples=["zip"])]
+    created_at: Annotated[datetime, Meta(tz=True, examples=["2025-09-15T11:41:51.568627Z"])]
 
 
 class FilePage(msgspec.Struct, frozen=True, kw_only=True):
     """One page of files, newest first; pass ``next`` as ``after`` for the following one, null after the last."""
 
     items: list[File]
-    next: UUID | None
+    next: FileId | None
 
 
 class FileUrl(msgspec.Struct, frozen=True, kw_only=True):
     """Where a file can be read without a token, and until when."""
 
-    url: str
-    expires_at: datetime
+    url: Annotated[
+        str,
+        Meta(
+            examples=[
+                "https://storage.example.org/millrace/input/01994d2e-6a4f-7f12-b6a8-c43e5b7d9012"
+                "?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Expires=900&X-Amz-Signature=5f0c..."
+            ]
+        ),
+    ]
+    expires_at: Annotated[datetime, Meta(tz=True, examples=["2025-09-15T11:56:51.568627Z"])]
 
 
 class StoredObject(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,16 +2,20 @@
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
+from uuid import UUID
 
 import msgspec
+from msgspec import Meta
 
 from domain.errors import Invalid, MlTimeout, UnknownProfile
+from domain.files import clean_name
 from domain.jobs import Threshold
-from domain.pipelines import JobInStep, Pipeline, Step
+from domain.pipelines import JobInStep, Pipeline, ResultFile, Retry, Step
 from domain.settings import Settings
 
 requires = ("archives", "results")
 
+LARGEST = 2**53  # bytes; the largest whole number every reader of JSON agrees on
 SHORT_RESULT = 1024 * 1024  # bytes; parsed in well under a second, so a hop to a cpu worker would cost more
 
 
@@ -46,10 +50,12 @@ def read_params(ordered: Mapping[str, Any], settings: Settings) -> dict[str, Any
 
 PIPELINE = Pipeline(
     name="inference",
+    tell_cancelled=("inference.tell_cancelled", "io"),
     read_params=read_params,
     steps=(
         Step(name="inspect", queue="io", until=10),
-        Step(name="submit", queue="io", until=80, short=lambda job: True, overdue=MlTimeout),
+        Step(name="submit", queue="io", until=80, short=lambda job: True, overdue=MlTimeout, asks="ask"),
+        Step(name="ask", queue="io", until=80, aside=True, retry=Retry(attempts=3, base_seconds=1, cap_seconds=5)),
         Step(name="parse", queue="cpu", until=98, short=_short_result),
         Step(name="finish", queue="io", until=100, short=lambda job: True),
     ),
@@ -58,6 +64,7 @@ pipelines = (PIPELINE,)
 
 SUCCESS_WORDS = frozenset({"succeeded", "success", "completed", "done"})
 FAILURE_WORDS = frozenset({"failed", "error"})
+UNFINISHED_WORDS = frozenset({"accepted", "queued", "pending", "working", "processing", "running"})  # of a Standing
 
 
 class Submission(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,18 +92,42 @@ class Acceptance(msgspec.Struct, frozen=True, kw_only=True):
 class Completion(msgspec.Struct, frozen=True, kw_only=True):
     """What the ML service reports when it has finished a job."""
 
-    status: Annotated[str, msgspec.Meta(max_length=40, examples=["succeeded"])]
-    output_object: Annotated[str, msgspec.Meta(max_length=500)] | None = None
-    file_size: Annotated[int, msgspec.Meta(ge=0)] | None = None  # bytes
-    file_name: Annotated[str, msgspec.Meta(max_length=255)] | None = None
-    error: Annotated[str, msgspec.Meta(max_length=10_000)] | None = None
+    status: Annotated[
+        str,
+        Meta(
+            max_length=40,
+            description="`succeeded`, `success`, `completed` or `done`; `failed` or `error`; in any case",
+            examples=["succeeded"],
+        ),
+    ]
+    output_object: (
+        Annotated[str, Meta(max_length=500, description="Below `results/{job_id}/`; by default where `output_url` led")]
+        | None
+    ) = None
+    file_size: Annotated[int, Meta(ge=0, le=LARGEST, description="Bytes", examples=[5414])] | None = None
+    file_name: Annotated[str, Meta(max_length=255, examples=["results.xlsx"])] | None = None
+    error: Annotated[str, Meta(max_length=10_000, description="Why it failed")] | None = None
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """How a job stands with the ML service, as it answers ``GET {ML_SERVICE_URL}/jobs/{job_uuid}``.
+
+    Once the job has ended the fields are those of its completion.
+    """
+
+    job_uuid: str
+    status: str
+    output_object: str | None = None
+    file_size: Annotated[int, Meta(ge=0, le=LARGEST)] | None = None  # bytes
+    file_name: str | None = None
+    error: str | None = None
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """How far the ML service is with a job; optional, as often as it likes."""
 
-    progress: Annotated[float, msgspec.Meta(ge=0, le=100, description="Percent of the service's own work")]
-    message: Annotated[str, msgspec.Meta(max_length=255)] | None = None
+    progress: Annotated[float, Meta(ge=0, le=100, description="Percent of the service's own work", examples=[40])]
+    message: Annotated[str, Meta(max_length=255, examples=["2 of 3 files"])] | None = None
 
 
 def outcome_of(status: str) -> Literal["succeeded", "failed"] | None:
@@ -105,6 +136,19 @@ def outcome_of(status: str) -> Literal["succeeded", "failed"] | None:
     if word in SUCCESS_WORDS:
         return "succeeded"
     return "failed" if word in FAILURE_WORDS else None
+
+
+def result_of(job_id: UUID, told: Completion | Standing) -> ResultFile:
+    """The result a completion or a status names; by default it lies where the service was asked to put it.
+
+    Raises:
+        Invalid: it lies elsewhere; ``field`` is ``output_object``.
+    """
+    prefix = result_prefix(str(job_id))
+    key = told.output_object or f"{prefix}1"
+    if not key.startswith(prefix):
+        raise Invalid(field="output_object", reason=f"must lie below {prefix}")
+    return ResultFile(key=key, name=clean_name(told.file_name or "") or f"{job_id}.xlsx", size=told.file_size or 0)
 
 
 def result_prefix(job_id: str) -> str:

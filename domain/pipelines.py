@@ -36,11 +36,15 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     queue: str  # the kind of load: io, cpu, mail; each can have workers of its own
     until: int  # the job's progress in percent once this step, or the waiting after it, is over
     retry: Retry | None = None  # None: the policy of the settings
+    seconds: float | None = None  # the longest it may run; None: STEP_SECONDS of the settings
     # A worker goes straight on to the next step when that one will be short: it saves a hop through the broker.
     short: Callable[["JobInStep"], bool] = lambda job: False
     # The outcome may be Wait: the next step begins only when something outside says so. This is the error the job fails
     # with when nothing says so by the deadline.
     overdue: type[MillraceError] | None = None
+    # The step that goes and asks when nothing has been said by the deadline; it decides, and may Wait again.
+    asks: str | None = None
+    aside: bool = False  # not on the way: no step is followed by it, it is what another one ``asks``
 
 
 class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,14 +53,15 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
     # What a client may order besides the file, read and checked: (what came, settings) -> the job's params.
     # Raises Invalid or a subclass that names the field.
     read_params: Callable[[Mapping[str, Any], Settings], dict[str, Any]]
+    # The task (args: the job's id) that tells whoever works on a job that it was cancelled, and its queue.
+    tell_cancelled: tuple[str, str] | None = None
 
     def step(self, name: str) -> Step:
         return self.steps[self._index(name)]
 
     def after(self, name: str) -> Step | None:
         """The step that follows, None after the last."""
-        index = self._index(name) + 1
-        return self.steps[index] if index < len(self.steps) else None
+        return next((step for step in self.steps[self._index(name) + 1 :] if not step.aside), None)
 
     def starts_at(self, name: str) -> int:
         """The job's progress in percent when the step begins."""
@@ -65,11 +70,13 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
 
     def segment(self, name: str) -> Sequence[Step]:
         """The steps from ``name`` up to the next one that waits: what one Celery chain carries."""
-        steps = []
-        for step in self.steps[self._index(name) :]:
-            steps.append(step)
-            if step.overdue:
+        first, *following = self.steps[self._index(name) :]
+        steps = [first]
+        for step in following:
+            if steps[-1].overdue or steps[-1].aside:
                 break
+            if not step.aside:
+                steps.append(step)
         return steps
 
     def _index(self, name: str) -> int:
@@ -106,6 +113,7 @@ class JobInStep(msgspec.Struct, frozen=True, kw_only=True):
     file: InputFile | None = None
     result: ResultFile | None = None
     signal: dict[str, Any] | None = None  # what ended the waiting, e.g. the ML service's completion
+    delayed: float = 0.0  # seconds since the step was first put off with Later, or since the job began to Wait
 
 
 class Context(Protocol):
@@ -134,7 +142,22 @@ class Wait(msgspec.Struct, frozen=True, kw_only=True):
     effects: tuple[Effect, ...] = ()
 
 
-Outcome = Done | Wait
+class Later(msgspec.Struct, frozen=True, kw_only=True):
+    """The step cannot be done now for a reason that is not the job's: it is put off and stays the same attempt."""
+
+    seconds: float  # at the latest; the step itself ends what goes on for too long (``JobInStep.delayed``)
+    message: str
+    circuit: str | None = None  # also as soon as this circuit (``storage.circuits``) lets it through
+    error: MillraceError | None = None  # what happened, for the record of attempts
+
+
+class Failed(msgspec.Struct, frozen=True, kw_only=True):
+    """The job ends with this error, however many attempts are left and whether or not a rerun could succeed."""
+
+    error: MillraceError
+
+
+Outcome = Done | Wait | Later | Failed
 StepFunction = Callable[[JobInStep, Context], Outcome]
 
 

@@ -9,9 +9,11 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from domain import signatures
 from domain.errors import BadSetting
 
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
+Keep = Annotated[float, msgspec.Meta(ge=0)]  # seconds; 0 is for ever
 Bytes = Annotated[int, msgspec.Meta(gt=0)]
 Count = Annotated[int, msgspec.Meta(gt=0)]
 Secret = Annotated[str, msgspec.Meta(min_length=16)]
@@ -54,6 +56,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     # files
     max_upload_bytes: Bytes = 5 * 1024**3
     presigned_url_seconds: Count = 900
+    upload_leftover_seconds: Seconds = 24 * 3600.0  # what nothing names is swept at this age; longer than any upload
+    reconcile_seconds: Seconds = 60.0  # between two bounded looks at the object storage
 
     # the ML service
     ml_service_url: str
@@ -61,8 +65,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ml_profiles: str = "default"  # comma-separated
     ml_default_profile: str = "default"
     ml_decision_threshold: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.5
-    ml_request_seconds: Seconds = 10.0  # connecting, sending and the answer, each
-    ml_deadline_seconds: Seconds = 3600.0  # from acceptance to completion
+    ml_signing_secret: str = ""  # whsec_...: completions may come signed (Standard Webhooks); empty: none may
+    ml_request_seconds: Seconds = 10.0  # of one request in all, from connecting to the last byte of the answer
+    ml_deadline_seconds: Seconds = 3600.0  # from acceptance to completion; then the service is asked
+    ml_max_wait_seconds: Seconds = 4 * 3600.0  # from acceptance, however often the service says that it is at it
+    ml_circuit_failures: Count = 5  # passing failures in a row after which the service is left alone
+    ml_circuit_seconds: Seconds = 15.0  # until one job may try; doubled each time that fails, up to four times as long
+    ml_give_up_seconds: Seconds = 24 * 3600.0  # a job that could not be submitted for so long fails
 
     # archives and results
     archive_max_entries: Count = 100_000
@@ -72,13 +81,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     result_max_bytes: Bytes = 256 * 1024**2
 
     # the engine
+    owner_running_jobs: Count = 100  # of one owner at once, waiting for the ML service included; more wait their turn
     lease_seconds: Seconds = 6.0
-    sweep_seconds: Seconds = 2.0
+    sweep_seconds: Seconds = 1.0
+    step_seconds: Seconds = 300.0  # a step that runs longer counts as hanging; a pipeline's step may have its own
     redispatch_seconds: Seconds = 30.0  # a published job nobody has claimed for so long is published again
     retry_attempts: Count = 6  # of a step that fails for a passing reason; a pipeline's step may have its own policy
     retry_base_seconds: Seconds = 1.0  # before the second attempt at most; doubled each time, with full jitter
     retry_cap_seconds: Seconds = 60.0
     pending_expires_seconds: Seconds = 24 * 3600.0
+    idempotency_seconds: Seconds = 24 * 3600.0  # for how long an answered Idempotency-Key gives its answer again
+
+    # retention, counted from the end of the job
+    retention_sweep_seconds: Seconds = 60.0  # between two bounded runs
+    job_retention_seconds: Keep = 90 * 24 * 3600.0  # with everything that belongs to it
+    event_retention_seconds: Keep = 30 * 24 * 3600.0  # but the last event stays with the job
+    attempt_retention_seconds: Keep = 30 * 24 * 3600.0
 
     # operators
     flower_user: str = "millrace"
@@ -87,6 +105,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def broker_url(self) -> str:
         return self.celery_broker_url or self.redis_url
+
+    @property
+    def ml_probe_seconds(self) -> float:
+        """How long a job that tries the ML service on behalf of all has to say how it went, its way to a worker
+        included."""
+        return self.ml_request_seconds + 15.0
 
     @property
     def profiles(self) -> tuple[str, ...]:
@@ -121,6 +145,11 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
 def _check(settings: Settings) -> None:
     if settings.ml_default_profile not in settings.profiles:
         raise BadSetting(name="ML_DEFAULT_PROFILE", reason=f"is not one of ML_PROFILES ({settings.ml_profiles})")
+    if settings.ml_signing_secret:
+        try:
+            signatures.key_of(settings.ml_signing_secret)
+        except ValueError as error:
+            raise BadSetting(name="ML_SIGNING_SECRET", reason=str(error)) from None
     if settings.millrace_env == "production":
         for name in ("jwt_secret", "ml_service_token", "flower_password", "s3_secret_access_key", "admin_password"):
             if getattr(settings, name) in DEFAULT_SECRETS:

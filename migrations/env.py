@@ -6,7 +6,12 @@ from domain.modules import floor, known
 from storage.database import engine, metadata
 
 floor("storage", known())
-import storage.jobs.tables  # noqa: E402, F401
+import storage.circuits  # noqa: E402
+import storage.housekeeping  # noqa: E402
+import storage.idempotency  # noqa: E402
+import storage.jobs.tables  # noqa: E402
+import storage.reconciliation  # noqa: E402
+import storage.ticks  # noqa: E402, F401
 
 
 def run() -> None:

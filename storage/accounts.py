@@ -10,6 +10,7 @@ from argon2 import PasswordHasher
 from psycopg import errors as pg
 from sqlalchemy import (
     Column,
+    Connection,
     DateTime,
     Enum,
     Index,
@@ -81,8 +82,14 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True):
 _secret = [accounts.c[name] for name in Credentials.__struct_fields__]
 
 
-def create(registration: Registration, password_hash: str, role: Role = Role.USER) -> Account:
-    """Raises AlreadyTaken naming the field."""
+def create(registration: Registration, password_hash: str) -> Account:
+    """``register`` as a transaction by itself."""
+    with autocommit() as connection:
+        return register(connection, registration, password_hash)
+
+
+def register(connection: Connection, registration: Registration, password_hash: str) -> Account:
+    """A user, as a part of the caller's transaction. Raises AlreadyTaken naming the field."""
     statement = (
         insert(accounts)
         .values(
@@ -90,11 +97,11 @@ def create(registration: Registration, password_hash: str, role: Role = Role.USE
             username=registration.username,
             email=registration.email,
             password_hash=password_hash,
-            role=role,
+            role=Role.USER,
         )
         .returning(*_seen)
     )
-    with _unique(), autocommit() as connection:
+    with _unique():
         return _account(connection.execute(statement).one())
 
 

@@ -26,6 +26,14 @@ metadata = MetaData(
     }
 )
 
+_SESSION = (
+    "-c timezone=UTC",  # times leave the database in UTC, whatever the server's own zone
+    "-c lock_timeout=15s",  # somebody's forgotten lock becomes a 503, not a queue of requests that hang
+    "-c statement_timeout=60s",
+    # a worker that froze amid its effects must not keep the next one from them
+    "-c idle_in_transaction_session_timeout=60s",
+)
+
 
 def _encode(value: Any) -> str:
     return msgspec.json.encode(value).decode()
@@ -48,8 +56,7 @@ def engine() -> Engine:
         pool_recycle=1800,
         json_serializer=_encode,
         json_deserializer=msgspec.json.decode,
-        # times leave the database in UTC, whatever the server's own zone
-        connect_args={"connect_timeout": 5, "application_name": "millrace", "options": "-c timezone=UTC"},
+        connect_args={"connect_timeout": 5, "application_name": "millrace", "options": " ".join(_SESSION)},
     )
 
 

@@ -6,18 +6,26 @@ from typing import Any
 from uuid import UUID
 
 import structlog
+from amqp.exceptions import AMQPError, MessageNacked
 from celery import Celery, uuid
 from celery.signals import before_task_publish
-from kombu.exceptions import OperationalError
+from kombu.exceptions import ChannelError, OperationalError
 
 from domain.modules import enabled
 from domain.pipelines import Pipeline, Step, declared
 from storage.configuration import settings
-from storage.database import autocommit
-from storage.jobs.sweep import unpublished
+from storage.database import autocommit, transaction
+from storage.jobs import admission
+from storage.jobs.sweep import Due, unpublished
 
 broker = Celery("millrace")
 broker.config_from_object("celeryconfig")
+
+# Of a job's rank (0 high, 1 normal, 2 low). Redis takes the lowest number first, and only approximately (celery #4028);
+# RabbitMQ the highest, and its quorum queues only tell above 4 from the rest.
+PRIORITIES_ON_REDIS, PRIORITIES_ON_RABBITMQ = (0, 3, 6), (9, 4, 0)
+CONFIRM_SECONDS = 2.0  # for RabbitMQ to say that it has a message: one that is paused or out of memory says nothing
+_REFUSED = (OperationalError, OSError, AMQPError, MessageNacked)  # AMQP's are neither kombu's nor the system's
 
 _log = structlog.get_logger()
 
@@ -32,38 +40,112 @@ def task_name(pipeline: Pipeline, step: Step) -> str:
     return f"{pipeline.name}.{step.name}"
 
 
-def publish(job_id: UUID, kind: str, step: str) -> bool:
-    """Send the Celery chain from ``step`` to the next one that waits; False when the broker cannot be reached."""
-    pipeline = pipelines()[kind]
-    first, *rest = pipeline.segment(step)
+def publish(due: Due) -> bool:
+    """Send the Celery chain from the step to the next one that waits; False when the broker cannot be reached."""
+    pipeline, job_id = pipelines()[due.kind], due.job_id
+    first, *rest = pipeline.segment(due.step)
+    on_redis = settings().broker_url.startswith("redis")
+    priority = (PRIORITIES_ON_REDIS if on_redis else PRIORITIES_ON_RABBITMQ)[due.priority]
     try:
         # What `chain(...).apply_async()` puts on the wire, without building it anew for every job: the links of a
         # chain travel as a header of its first message, last link first.
-        broker.send_task(
+        _send(
             task_name(pipeline, first),
-            args=(str(job_id),),
-            queue=first.queue,
-            chain=[_link(pipeline, following, job_id) for following in reversed(rest)] or None,
+            job_id,
+            first.queue,
+            priority=priority,
+            chain=[_link(pipeline, following, job_id, priority) for following in reversed(rest)] or None,
         )
-    except (OperationalError, ConnectionError, OSError) as error:
-        _log.warning("job_not_published", job_id=str(job_id), step=step, error=str(error))
+    except _REFUSED as error:
+        _log.warning("job_not_published", job_id=str(job_id), step=due.step, error=str(error))
         return False
     return True
 
 
-def publish_or_leave_to_sweep(job_id: UUID, kind: str, step: str) -> None:
+def publish_or_leave_to_sweep(due: Due) -> None:
     """Publish a job whose row is committed; when the broker is away, mark it for the next sweep."""
-    if not publish(job_id, kind, step):
+    if not publish(due):
         with autocommit() as connection:
-            unpublished(connection, [job_id])
+            unpublished(connection, [due.job_id])
 
 
-def _link(pipeline: Pipeline, step: Step, job_id: UUID) -> dict[str, Any]:
+def admit(owner_id: UUID, batch: int = 1) -> int:
+    """Publish the owner's jobs whose turn it is, if at least ``batch`` places are free; the answer is their number."""
+    config = settings()
+    with transaction() as connection:
+        admitted = admission.admit(
+            connection, owner_id, limit=config.owner_running_jobs, batch=batch, republish=config.redispatch_seconds
+        )
+    for due in admitted:
+        publish_or_leave_to_sweep(due)
+    return len(admitted)
+
+
+def tell_cancelled(job_id: UUID, kind: str) -> None:
+    """Have whoever works on the job told that it was cancelled or deleted; call it after the commit. Never raises.
+
+    Best effort: a message that gets lost costs the other side its work, nothing else. Nothing happens for a kind that
+    has nobody to tell; a job that was never submitted may be told as well.
+    """
+    pipeline = pipelines().get(kind)
+    if pipeline is None or pipeline.tell_cancelled is None:
+        return
+    task, queue = pipeline.tell_cancelled
+    try:
+        # a message nobody takes for an hour is about work that is over by then
+        _send(task, job_id, queue, expires=3600)
+    except _REFUSED as error:
+        _log.warning("cancellation_not_told", job_id=str(job_id), error=str(error))
+
+
+def _send(task: str, job_id: UUID, queue: str, **options: Any) -> None:
+    with broker.producer_or_acquire() as producer:
+        try:
+            broker.send_task(
+                task, args=(str(job_id),), queue=queue, producer=producer, confirm_timeout=CONFIRM_SECONDS, **options
+            )
+        except TimeoutError:
+            # a confirmation that comes late would be taken for that of the next message
+            producer.connection.collect()
+            raise
+
+
+def idle_tasks() -> list[str]:
+    """The names of the step tasks for which the broker holds no message; none when it cannot be asked."""
+    found = depths()
+    if found is None:
+        return []
+    steps = [(pipeline, step) for pipeline in pipelines().values() for step in pipeline.steps]
+    return [task_name(pipeline, step) for pipeline, step in steps if found[step.queue] == 0]
+
+
+def depths() -> dict[str, int] | None:
+    """How many messages wait in each queue, that of the schedule included; None when the broker cannot be asked."""
+    steps = {step.queue for pipeline in pipelines().values() for step in pipeline.steps}
+    queues = steps | {broker.conf.task_default_queue}
+    with broker.connection_for_write() as connection:
+        try:
+            return {queue: _depth(connection, queue) for queue in queues}
+        except (*_REFUSED, *connection.connection_errors) as error:
+            _log.warning("broker_not_asked", error=str(error))
+            return None
+
+
+def _depth(connection: Any, queue: str) -> int:
+    with connection.channel() as channel:  # one for each question: RabbitMQ closes it when there is no such queue
+        try:
+            depth: int = channel.queue_declare(queue, passive=True).message_count
+        except ChannelError:
+            return 0  # not there yet
+        return depth
+
+
+def _link(pipeline: Pipeline, step: Step, job_id: UUID, priority: int) -> dict[str, Any]:
     return {
         "task": task_name(pipeline, step),
         "args": (str(job_id),),
         "kwargs": {},
-        "options": {"queue": step.queue, "task_id": uuid()},
+        "options": {"queue": step.queue, "task_id": uuid(), "priority": priority},
         "subtask_type": None,
         "immutable": True,
     }

@@ -16,15 +16,18 @@ from sqlalchemy import (
     Text,
     Uuid,
     exc,
+    exists,
+    literal,
     select,
     text,
 )
 from sqlalchemy import delete as delete_from
 from sqlalchemy import insert as insert_into
 
-from domain.errors import FileInUse, NotFound
+from domain.errors import FileInUse, NotFound, StorageUnavailable
 from domain.files import File, FilePage, StoredObject, stored_name
 from storage.database import autocommit, metadata
+from storage.reconciliation import leftovers
 
 files = Table(
     "files",
@@ -54,7 +57,11 @@ class Located(NamedTuple):
 
 
 def insert(connection: Connection, owner_id: UUID, stored: StoredObject) -> File:
-    """The row of an object that is complete in the storage, as a part of the caller's transaction."""
+    """The row of an object that is complete in the storage, as a part of the caller's transaction.
+
+    Raises:
+        StorageUnavailable: so much time has passed since that the object counts as a leftover and may be gone.
+    """
     values = {
         "id": stored.id,
         "owner_id": owner_id,
@@ -66,7 +73,13 @@ def insert(connection: Connection, owner_id: UUID, stored: StoredObject) -> File
         "sha256": stored.sha256,
         "kind": stored.kind,
     }
-    return _file(connection.execute(insert_into(files).values(values).returning(*_seen)).one())
+    columns = [files.c[name] for name in values]
+    row = select(*(literal(value, column.type) for value, column in zip(values.values(), columns, strict=True)))
+    statement = insert_into(files).from_select(columns, row.where(~exists().where(leftovers.c.key == stored.key)))
+    inserted = connection.execute(statement.returning(*_seen)).one_or_none()
+    if inserted is None:
+        raise StorageUnavailable(retry_after=1, key=stored.key)
+    return _file(inserted)
 
 
 def create(owner_id: UUID, stored: StoredObject) -> File:

@@ -14,10 +14,11 @@ import os
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
+from email.utils import parsedate_to_datetime
 from functools import cache
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 import httpx
@@ -133,6 +134,27 @@ def below(prefix: str) -> list[str]:
         return [one["Key"] for page in pages for one in page.get("Contents", [])]
 
 
+class Listed(NamedTuple):
+    key: str
+    age: timedelta  # by the store's own clock, so that nobody's clock but one has a say
+
+
+def listed(prefix: str, after: str, limit: int = 1000) -> tuple[list[Listed], bool]:
+    """At most ``limit`` (up to 1000) objects below ``prefix`` whose keys follow ``after``, by the bytes of their keys;
+    and whether there are more."""
+    with _translated(prefix):
+        page = client().list_objects_v2(Bucket=_bucket(), Prefix=prefix, StartAfter=after, MaxKeys=limit)
+    now = _store_time(page)
+    found = [Listed(one["Key"], now - one["LastModified"]) for one in page.get("Contents", [])]
+    return found, page["IsTruncated"]
+
+
+def _store_time(answer: Any) -> datetime:
+    """When the store gave the answer, by its `Date` header (RFC 9110, 6.6.1), which knows no parts of a second."""
+    headers = answer["ResponseMetadata"]["HTTPHeaders"]
+    return parsedate_to_datetime(headers["date"]) + timedelta(seconds=1)
+
+
 def delete(keys: Iterable[str]) -> None:
     """Delete objects; a key that is not there counts as deleted."""
     rest = iter(keys)
@@ -207,20 +229,21 @@ def abort_multipart(key: str, upload_id: str) -> None:
 
 def unfinished(older_than: timedelta = timedelta(0)) -> list[tuple[str, str]]:
     """(key, upload id) of multipart uploads begun longer ago than that: what processes that died have left."""
-    until = datetime.now(UTC) - older_than
     found: list[tuple[str, str]] = []
     try:
         with _translated("inputs/"):
             for page in client().get_paginator("list_multipart_uploads").paginate(Bucket=_bucket()):
+                until = _store_time(page) - older_than
                 found += [(one["Key"], one["UploadId"]) for one in page.get("Uploads", []) if one["Initiated"] <= until]
     except ObjectMissing:  # what `rclone serve s3` answers as long as there has been no multipart upload at all
         return []
     return found
 
 
-def sweep(older_than: timedelta) -> int:
-    """Abort the unfinished multipart uploads of dead processes; safe to run twice. The answer is their number."""
-    left = unfinished(older_than)
+def sweep(older_than: timedelta, limit: int = 1000) -> int:
+    """Abort the unfinished multipart uploads of dead processes, at most ``limit``; safe to run twice. The answer is
+    their number."""
+    left = unfinished(older_than)[:limit]
     for key, upload_id in left:
         abort_multipart(key, upload_id)
     return len(left)

@@ -3,14 +3,14 @@
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from sqlalchemy import text
 
 from domain.identity import new_id
 from domain.jobs import Event
 from storage.database import autocommit
 from storage.events import replay
-from storage.jobs import commands, transitions
-from storage.jobs.commands import NewJob
+from storage.jobs import transitions
 from storage.jobs.transitions import Claim
 
 PARAMS = {"profile": "default", "threshold": 0.5}
@@ -69,7 +69,7 @@ def attempts(job_id: UUID) -> list[tuple[str, int, str, str]]:
             text("SELECT step, attempt, outcome, worker FROM job_attempts WHERE job_id = :id ORDER BY id"),
             {"id": job_id},
         )
-        return [tuple(row) for row in rows]  # type: ignore[misc]
+        return [(row.step, row.attempt, row.outcome, row.worker) for row in rows]
 
 
 def clear() -> None:
@@ -90,14 +90,25 @@ def _made(kind: str, step: str, *, has_file: bool) -> UUID:
                         VALUES (:id, :owner, :key, :key, 'a.txt', 3, 'text/plain', 'x', 'single')"""),
                 {"id": file, "owner": owner, "key": f"inputs/{file}"},
             )
-        job = NewJob(
-            id=new_id(),
-            owner_id=owner,
-            kind=kind,
-            title="a.txt",
-            description=None,
-            params=PARAMS,
-            first_step=step,
-            input_file_id=file if has_file else None,
+        job_id = new_id()
+        connection.execute(
+            text("""
+                WITH job AS (
+                    INSERT INTO jobs (id, owner_id, kind, title, params, input_file_id, status, step, queued_at,
+                                      republish_at, admitted, published_at, publishes, event_seq)
+                    VALUES (:id, :owner, :kind, 'a.txt', CAST(:params AS jsonb), :file, CAST(:status AS job_status),
+                            :step, now(), now() + interval '30 s', TRUE, now(), 1, 1)
+                    RETURNING id)
+                INSERT INTO job_events (job_id, seq, type, data) SELECT id, 1, :event, '{}' FROM job"""),
+            {
+                "id": job_id,
+                "owner": owner,
+                "kind": kind,
+                "params": msgspec.json.encode(PARAMS).decode(),
+                "file": file if has_file else None,
+                "status": "queued" if has_file else "pending",
+                "step": step if has_file else None,
+                "event": "queued" if has_file else "created",
+            },
         )
-        return commands.create(connection, job, republish=30).job_id
+        return job_id

@@ -5,7 +5,6 @@ tasks, ``celery -A workers.app beat`` sends them.
 """
 
 import os
-import socket
 from collections.abc import Callable
 from functools import cache
 from uuid import UUID
@@ -19,7 +18,9 @@ from storage import logs
 from storage.configuration import settings
 from storage.dispatch import broker as app
 from storage.dispatch import pipelines, publish_or_leave_to_sweep, task_name
+from workers import ticks
 from workers.engine import Engine
+from workers.holders import own_name
 
 _floors = floor("workers", enabled(settings().modules))
 _steps: dict[str, StepFunction] = {
@@ -30,7 +31,7 @@ _steps: dict[str, StepFunction] = {
 @cache
 def engine() -> Engine:
     """The engine of this process; made after the fork, so that its name is the process's own."""
-    return Engine(pipelines(), _steps, worker=f"{socket.gethostname()}:{os.getpid()}")
+    return Engine(pipelines(), _steps, worker=own_name())
 
 
 os.register_at_fork(after_in_child=engine.cache_clear)
@@ -54,23 +55,26 @@ def _register_step(pipeline: Pipeline, step: Step) -> None:
             self.request.chain = None
         elif not self.request.chain:
             # the chain ended where the job could have waited, and it did not have to
-            publish_or_leave_to_sweep(UUID(job_id), pipeline.name, following)
+            publish_or_leave_to_sweep(following)
 
 
-def _register_tick(name: str, function: Callable[[], None], every: str) -> None:
+def _register_tick(name: str, function: Callable[[], None], every: str, queue: str = "default") -> None:
     seconds: float = getattr(settings(), every)
-    app.task(name=name)(function)
-    # A tick that nobody took in time is dropped: the next one does the same.
-    app.conf.beat_schedule[name] = {"task": name, "schedule": seconds, "options": {"expires": seconds * 2}}
+    # no events: a tick every second would push everything else out of Flower's list
+    app.task(name=name, send_events=False)(ticks.once_a_slot(name, function, seconds))
+    app.conf.beat_schedule[name] = ticks.entry(name, seconds, queue)
 
 
 for _pipeline in pipelines().values():
     for _step in _pipeline.steps:
         _register_step(_pipeline, _step)
+for _module in _floors:
+    for _name, _task in getattr(_module, "tasks", {}).items():  # neither step nor schedule: errands, safe to lose
+        app.task(name=_name)(_task)
 app.conf.beat_schedule = {}
 for _module in _floors:
-    for _name, (_function, _every) in getattr(_module, "schedule", {}).items():
-        _register_tick(_name, _function, _every)
+    for _name, _tick in getattr(_module, "schedule", {}).items():
+        _register_tick(_name, *_tick)
 
 
 @signals.setup_logging.connect(weak=False)

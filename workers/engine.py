@@ -9,6 +9,7 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import TypeVar
 from uuid import UUID
 
 import structlog
@@ -16,18 +17,24 @@ from msgspec.structs import replace
 from sqlalchemy import Connection
 
 from domain.errors import DatabaseUnavailable, MillraceError, StepFailed
-from domain.jobs import EventType
-from domain.pipelines import Done, Outcome, Pipeline, Retry, StepFunction, Wait
+from domain.jobs import Event, EventType
+from domain.pipelines import Done, Failed, Later, Outcome, Pipeline, Retry, StepFunction, Wait
+from storage import dispatch
 from storage.configuration import settings
 from storage.database import autocommit, transaction
 from storage.events import announce
 from storage.jobs import transitions
+from storage.jobs.sweep import Due
 from storage.jobs.transitions import Claim, Moved
 from workers import leases
 from workers.leases import Hold
 from workers.progress import StepContext
 from workers.stops import Cancelled, ClaimGone
 
+CLAIM_PATIENCE_SECONDS = 5.0  # while Postgres is away; then the message is given up, the sweep will send another
+END_PATIENCE_SECONDS = 60.0  # what a step has done is worth waiting for, as long as nobody else has taken it over
+
+T = TypeVar("T")
 _log = structlog.get_logger()
 
 
@@ -39,14 +46,13 @@ class Engine:
         self._steps = steps
         self._worker = worker
 
-    def run(self, job_id: UUID, step: str, going_on: Callable[[], None]) -> str | None:
+    def run(self, job_id: UUID, step: str, going_on: Callable[[], None]) -> Due | None:
         """Do ``step`` of the job, and go straight on as far as the next steps are short.
 
         ``going_on`` is called once for each following step that is done here, so that the caller can take its message
         off the chain. Answers the step that another worker is to do now, None when there is nothing to send.
         """
-        with autocommit() as connection:
-            found = transitions.claim(connection, job_id, step, self._worker, settings().lease_seconds)
+        found = insist(lambda: self._claim(job_id, step), CLAIM_PATIENCE_SECONDS)
         if found is None:
             _log.debug("step_not_to_be_had", step=step)
             return None
@@ -58,7 +64,7 @@ class Engine:
             while True:
                 moved = self._attempt(hold)
                 if moved is None or not moved.held:
-                    return moved.step if moved and moved.event.type == EventType.HANDED_OVER else None
+                    return _after(moved)
                 going_on()
                 hold.claim = _next_claim(hold.claim, moved)
         except (SystemExit, KeyboardInterrupt):
@@ -67,11 +73,17 @@ class Engine:
         finally:
             leases.heartbeat.drop(hold)
 
+    def _claim(self, job_id: UUID, step: str) -> tuple[Claim, Event] | None:
+        with autocommit() as connection:
+            return transitions.claim(connection, job_id, step, self._worker, settings().lease_seconds)
+
     def _attempt(self, hold: Hold) -> Moved | None:
         """Run one attempt to its end; the move it ended with, None when the claim was gone."""
         claim = hold.claim
         began = time.perf_counter()
-        moved = self._end(claim, self._run_step(claim, hold))
+        hold.begin(self._pipelines[claim.job.kind].step(claim.job.step).seconds or settings().step_seconds)
+        outcome = self._run_step(claim, hold)
+        moved = insist(lambda: self._end(claim, outcome), END_PATIENCE_SECONDS, lambda: hold.lost)
         if moved:
             announce([moved.event])
         _log.info(
@@ -106,6 +118,10 @@ class Engine:
                     return transitions.cancel(connection, claim)
             case MillraceError() as error:
                 return self._end_failed(claim, error)
+            case Failed(error=error):
+                return self._end_failed(claim, error, for_good=True)
+            case Later():
+                return _end_later(claim, outcome)
             case Done() | Wait():
                 try:
                     return self._end_done(claim, outcome)
@@ -118,7 +134,7 @@ class Engine:
                     _log.exception("step_not_committed", step=claim.job.step)
                     return self._end_failed(claim, StepFailed())
 
-    def _end_done(self, claim: Claim, outcome: Outcome) -> Moved | None:
+    def _end_done(self, claim: Claim, outcome: Done | Wait) -> Moved | None:
         if outcome.effects:
             moved = self._commit_effects(claim, outcome)
         else:
@@ -129,7 +145,7 @@ class Engine:
                 return transitions.cancel(connection, claim)
         return moved
 
-    def _commit_effects(self, claim: Claim, outcome: Outcome) -> Moved | None:
+    def _commit_effects(self, claim: Claim, outcome: Done | Wait) -> Moved | None:
         """Effects and move in one transaction; the move, which checks the claim, decides whether any of it happens."""
         with transaction() as connection:
             for effect in outcome.effects:
@@ -139,7 +155,7 @@ class Engine:
                 connection.rollback()
         return moved
 
-    def _move(self, connection: Connection, claim: Claim, outcome: Outcome) -> Moved | None:
+    def _move(self, connection: Connection, claim: Claim, outcome: Done | Wait) -> Moved | None:
         job, config = claim.job, settings()
         pipeline = self._pipelines[job.kind]
         until, following = pipeline.step(job.step).until, pipeline.after(job.step)
@@ -153,6 +169,7 @@ class Engine:
                 seconds=outcome.seconds,
                 lease=config.lease_seconds,
                 message=outcome.message,
+                again=pipeline.step(job.step).aside,
             )
         if following is None:
             return transitions.succeed(connection, claim, message=outcome.message, result=outcome.result)
@@ -168,16 +185,20 @@ class Engine:
             result=outcome.result,
         )
 
-    def _end_failed(self, claim: Claim, error: MillraceError) -> Moved | None:
-        policy = self._pipelines[claim.job.kind].step(claim.job.step).retry or _retry_of_settings()
+    def _end_failed(self, claim: Claim, error: MillraceError, *, for_good: bool = False) -> Moved | None:
+        step = self._pipelines[claim.job.kind].step(claim.job.step)
+        policy = step.retry or _retry_of_settings()
+        waits = step.overdue is not None or step.aside
         with autocommit() as connection:
-            if error.retryable and claim.job.attempt < policy.attempts:
+            if error.retryable and claim.job.attempt < policy.attempts and not for_good:
                 # the jitter spreads retries, it guards nothing
                 delay = max(policy.delay(claim.job.attempt, random.random()), error.retry_after or 0)  # noqa: S311
                 moved = transitions.retry(connection, claim, error, delay)
             else:
-                moved = transitions.fail(connection, claim, error)
-            return moved or transitions.cancel(connection, claim)
+                moved = transitions.fail(connection, claim, error, unless_signalled=waits)
+            moved = moved or transitions.cancel(connection, claim)
+            # what it waits for was told while it failed: let the step be done again, to find the signal
+            return moved or (transitions.interrupt(connection, claim) if waits else None)
 
     def _interrupt(self, claim: Claim) -> None:
         # without a database the lease runs out instead; the process must end all the same
@@ -186,6 +207,48 @@ class Engine:
                 moved = transitions.interrupt(connection, claim)
             if moved:
                 announce([moved.event])
+
+
+def _end_later(claim: Claim, outcome: Later) -> Moved | None:
+    with autocommit() as connection:
+        moved = transitions.postpone(
+            connection,
+            claim,
+            seconds=outcome.seconds,
+            message=outcome.message,
+            circuit=outcome.circuit,
+            error=outcome.error,
+        )
+        return moved or transitions.cancel(connection, claim)
+
+
+def insist(act: Callable[[], T], seconds: float, in_vain: Callable[[], bool] = lambda: False) -> T:
+    """``act`` again and again while the database cannot be reached, for ``seconds`` or until it would be in vain.
+
+    A repeat is harmless: what was committed without our hearing of it finds the claim moved on, and does nothing.
+    """
+    deadline, pause = time.monotonic() + seconds, 0.1
+    while True:
+        try:
+            return act()
+        except DatabaseUnavailable:
+            if time.monotonic() + pause > deadline or in_vain():
+                raise
+        time.sleep(pause)
+        pause = min(pause * 2, 2.0)
+
+
+def _after(moved: Moved | None) -> Due | None:
+    """What is left to be done when this worker's part is over: another step to publish, another job to admit."""
+    if moved is None:
+        return None
+    if moved.event.type == EventType.CANCELLED:
+        dispatch.tell_cancelled(moved.event.job_id, moved.kind)
+    if moved.backlog:
+        dispatch.admit(moved.owner_id, batch=max(1, settings().owner_running_jobs // 10))
+    if moved.event.type == EventType.HANDED_OVER and moved.step:
+        return Due(job_id=moved.event.job_id, kind=moved.kind, step=moved.step, priority=moved.priority)
+    return None
 
 
 def _retry_of_settings() -> Retry:
@@ -202,5 +265,6 @@ def _next_claim(claim: Claim, moved: Moved) -> Claim:
         attempt=1,
         signal=moved.signal,
         result=moved.result,
+        delayed=0.0,
     )
     return Claim(token=claim.token, job=job, worker=claim.worker, started_at=moved.event.at)

@@ -1,38 +1,168 @@
-"""The step `submit`: hand the job to the ML service, and wait for its completion without holding a worker."""
+"""The steps that speak to the ML service: `submit` hands it the job, `ask` asks what became of it after a silence.
 
+While the service works no worker is held. While it is down (``workers.circuits``) jobs wait for it, and no attempt is
+counted: docs/ml-service.md says how that and the retry policy play together.
+"""
+
+import random
+from collections.abc import Callable
+from typing import TypeVar
 from uuid import UUID
 
-from domain.errors import MlProtocolError
-from domain.inference import Acceptance, Submission, result_prefix
-from domain.pipelines import Context, Done, JobInStep, Outcome, ResultFile, Wait
+import structlog
+
+from domain.errors import (
+    Invalid,
+    MillraceError,
+    MlFailed,
+    MlProtocolError,
+    MlRejected,
+    MlTimeout,
+    MlUnavailable,
+)
+from domain.inference import (
+    PIPELINE,
+    UNFINISHED_WORDS,
+    Acceptance,
+    Standing,
+    Submission,
+    outcome_of,
+    result_of,
+    result_prefix,
+)
+from domain.pipelines import Context, Done, Failed, JobInStep, Later, Outcome, ResultFile, Wait
 from storage import objects
 from storage.configuration import settings
-from workers import ml
+from workers import circuits, ml
 
-# Longer than the deadline, so that a service that finishes in the last minute can still deliver.
+# Longer than the waiting, so that a service that finishes in the last minute can still deliver.
 _MARGIN_SECONDS = 600
+_LONGEST_SIGNED = 7 * 24 * 3600  # seconds; what Signature Version 4 allows
+_REASON_CHARACTERS = 10_000  # as much as a completion may say
+
+T = TypeVar("T")
+_log = structlog.get_logger()
 
 
 def submit(job: JobInStep, context: Context) -> Outcome:
     """POST the job to the ML service.
 
     The claim, committed before the POST, is what a completion needs to be accepted: it may come before the answer. The
-    attempt's number is part of the idempotency key and stays the same when a worker dies, so a step done again after
-    a crash is the same submission to the service.
+    attempt's number is part of the idempotency key and stays the same when a worker dies or the job is put off, so a
+    step done again is the same submission to the service.
+
+    Raises:
+        MlUnavailable: it failed for a passing reason and the circuit is closed; counts as an attempt.
+        MlRejected, MlProtocolError
     """
     if job.signal is not None:  # completed before an earlier delivery of this step came to its end
         return Done()
+    key, limit = f"{job.id}:{job.attempt}", settings().ml_give_up_seconds
     submission = _submission(job)
-    answer = ml.submit(submission, idempotency_key=f"{job.id}:{job.attempt}")
+    answer = _heard(job, lambda: ml.submit(submission, idempotency_key=key), limit=limit, late=None)
+    if isinstance(answer, (Later, Failed)):
+        return answer
     if answer is None:
         return Wait(seconds=settings().ml_deadline_seconds, message="accepted by the ML service")
     return Done(result=_result(job.id, answer), message="done by the ML service")
 
 
+def ask(job: JobInStep, context: Context) -> Outcome:
+    """The deadline has passed without a completion: GET how the job stands, and decide.
+
+    A service that cannot be reached, or cannot be asked, has timed out; one that is still at it may go on until
+    ML_MAX_WAIT_SECONDS after it accepted the job.
+    """
+    if job.signal is not None:
+        return Done()
+    limit = settings().ml_max_wait_seconds
+    try:
+        standing = _heard(job, lambda: ml.status(job.id), limit=limit, late=MlTimeout())
+    except MlUnavailable:
+        policy = PIPELINE.step(job.step).retry
+        if policy and job.attempt < policy.attempts:
+            raise
+        return Failed(error=MlTimeout())
+    except (MlRejected, MlProtocolError) as error:
+        _log.warning("ml_status_unreadable", error=str(error))
+        return Failed(error=MlTimeout())
+    if isinstance(standing, (Later, Failed)):
+        return standing
+    return _judged(job, standing, left=limit - job.delayed)
+
+
+def _judged(job: JobInStep, standing: Standing | None, left: float) -> Outcome:
+    """What follows from the service's answer; with ``left`` seconds of the longest waiting to go."""
+    if standing is None:
+        return Failed(error=MlTimeout())
+    match outcome_of(standing.status):
+        case "succeeded":
+            try:
+                return Done(result=result_of(job.id, standing), message="done by the ML service")
+            except Invalid:
+                return Failed(error=MlProtocolError(reason="the result is not where the job's results belong"))
+        case "failed":
+            reason = (standing.error or "no reason given")[:_REASON_CHARACTERS]
+            return Failed(error=MlFailed(reason=reason))
+    if standing.status.strip().lower() in UNFINISHED_WORDS and left > 0:
+        return Wait(seconds=min(settings().ml_deadline_seconds, left), message="the ML service is still at it")
+    return Failed(error=MlTimeout())
+
+
+def _heard(job: JobInStep, request: Callable[[], T], *, limit: float, late: MillraceError | None) -> T | Later | Failed:
+    """What ``request`` answers, if the circuit lets it through; else the job is put off, or given up after ``limit``
+    seconds of that with the error ``late`` (None: that the service is not available).
+
+    Raises:
+        MlUnavailable: a failure that opened no circuit.
+        MlRejected, MlProtocolError
+    """
+    circuit, left = circuits.ml(), limit - job.delayed
+    if not circuit.admits(job.id):
+        return _until_it_answers(circuit, left, MlUnavailable(reason="it did not answer others either"), late)
+    try:
+        answer = request()
+    except MlUnavailable as error:
+        if circuit.failed(job.id, error.retry_after):
+            return _until_it_answers(circuit, left, error, late)
+        if error.retry_after is None:
+            raise
+        if left <= 0:
+            return Failed(error=late or error)
+        # spread, so that those who were told the same moment do not all come back at it; it guards nothing
+        seconds = error.retry_after * random.uniform(1.0, 1.25)  # noqa: S311
+        return Later(seconds=min(seconds, left), message="the ML service has asked for patience", error=error)
+    except (MlRejected, MlProtocolError):
+        circuit.succeeded(job.id)  # it is there, whatever it says
+        raise
+    circuit.succeeded(job.id)
+    return answer
+
+
+def _until_it_answers(
+    circuit: circuits.Circuit, left: float, error: MlUnavailable, late: MillraceError | None
+) -> Later | Failed:
+    if left <= 0:
+        return Failed(error=late or error)
+    return Later(seconds=left, message="waiting until the ML service answers again", circuit=circuit.name, error=error)
+
+
+def tell_cancelled(job_id: str) -> None:
+    """The task behind ``storage.dispatch.tell_cancelled``: let the ML service drop the job. Best effort."""
+    if not circuits.ml().is_closed():
+        _log.info("cancellation_not_told", job_id=job_id, error="the ML service does not answer at present")
+        return
+    try:
+        ml.cancel(UUID(job_id))
+    except (MlUnavailable, MlRejected, MlProtocolError) as error:
+        _log.warning("cancellation_not_told", job_id=job_id, error=str(error))
+
+
 def _submission(job: JobInStep) -> Submission:
     config = settings()
     key = objects.result_key(job.id, 1)  # always the same, so that a second write is harmless
-    seconds = int(config.ml_deadline_seconds + _MARGIN_SECONDS)
+    waiting = max(config.ml_deadline_seconds, config.ml_max_wait_seconds)
+    seconds = min(int(waiting) + _MARGIN_SECONDS, _LONGEST_SIGNED)
     return Submission(
         job_uuid=str(job.id),
         input_object=job.file.key if job.file else "",
@@ -55,4 +185,5 @@ def _result(job_id: UUID, answer: Acceptance) -> ResultFile:
     )
 
 
-steps = {"submit": submit}
+steps = {"submit": submit, "ask": ask}
+tasks = {"inference.tell_cancelled": tell_cancelled}

@@ -4,15 +4,20 @@ import structlog
 from sqlalchemy import Connection
 
 from domain.errors import PendingExpired, WorkerLost
+from domain.jobs import EventType
 from domain.pipelines import Context, Done, JobInStep, Outcome
-from storage import dispatch
+from storage import circuits, dispatch
 from storage.configuration import settings
 from storage.database import autocommit
 from storage.events import announce
+from storage.jobs import admission
 from storage.jobs import sweep as questions
 from storage.jobs.transitions import Moved
+from workers import holders, retention
+from workers.leases import QUARANTINE_AFTER
 
-QUARANTINE_AFTER = 3  # a step that has taken its worker with it so often is not given another
+# Sent so long ago and not in the broker any more: lost. A worker claims what it takes within milliseconds.
+PATIENCE_SECONDS = 3.0
 
 _log = structlog.get_logger()
 
@@ -29,20 +34,40 @@ def sweep() -> None:
     """
     config = settings()
     with autocommit() as connection:
+        gone = [name for name in questions.holders(connection) if holders.is_gone(name)]
         moved = [
-            *questions.quarantine(connection, QUARANTINE_AFTER, WorkerLost(losses=QUARANTINE_AFTER)),
-            *questions.release_lost(connection, QUARANTINE_AFTER),
+            *questions.quarantine(connection, QUARANTINE_AFTER, WorkerLost(losses=QUARANTINE_AFTER), gone),
+            *questions.release_lost(connection, QUARANTINE_AFTER, gone),
             *questions.finish_cancelled(connection),
             *_overdue(connection),
             *questions.fail_abandoned(connection, config.pending_expires_seconds, PendingExpired()),
         ]
         announce([one.event for one in moved])
-        due = [one for one in questions.due(connection, config.redispatch_seconds) if _is_known(one)]
-        refused = [one.job_id for one in due if not dispatch.publish(one.job_id, one.kind, one.step)]
+        circuits.wake(connection, config.ml_probe_seconds)
+        if idle := dispatch.idle_tasks():
+            questions.lost_messages(connection, idle, PATIENCE_SECONDS)
+        owners = admission.owners_waiting(connection)
+    for one in moved:
+        if one.event.type is EventType.CANCELLED:
+            dispatch.tell_cancelled(one.event.job_id, one.kind)
+    admitted = sum(dispatch.admit(owner_id) for owner_id in owners)
+    published = refused = 0
+    while due := _publish_due(config.redispatch_seconds):
+        published, refused = published + due[0], refused + due[1]
+        if due[1] or sum(due) < questions.BATCH:
+            break
+    if moved or admitted or published or refused:
+        _log.info("swept", moved=len(moved), admitted=admitted, published=published, refused=refused)
+
+
+def _publish_due(republish: float) -> tuple[int, int]:
+    """Publish one batch; (published, refused by the broker)."""
+    with autocommit() as connection:
+        due = [one for one in questions.due(connection, republish) if _is_known(one)]
+        refused = [one.job_id for one in due if not dispatch.publish(one)]
         if refused:
             questions.unpublished(connection, refused)
-    if moved or due:
-        _log.info("swept", moved=len(moved), published=len(due) - len(refused), refused=len(refused))
+    return len(due) - len(refused), len(refused)
 
 
 def _is_known(due: questions.Due) -> bool:
@@ -55,14 +80,20 @@ def _is_known(due: questions.Due) -> bool:
 
 
 def _overdue(connection: Connection) -> list[Moved]:
-    return [
-        moved
-        for pipeline in dispatch.pipelines().values()
-        for step in pipeline.steps
-        if step.overdue
-        for moved in questions.fail_overdue(connection, pipeline.name, step.overdue())
-    ]
+    """Where the deadline has passed: have the other side asked where it can be, else the job has failed."""
+    failed: list[Moved] = []
+    for pipeline in dispatch.pipelines().values():
+        for step in pipeline.steps:
+            following = pipeline.after(step.name)
+            if step.asks and following:
+                questions.ask_overdue(connection, pipeline.name, next_step=following.name, asks=step.asks)
+            elif step.overdue:
+                failed += questions.fail_overdue(connection, pipeline.name, step.overdue())
+    return failed
 
 
 steps = {"finish": finish}
-schedule = {"jobs.sweep": (sweep, "sweep_seconds")}
+schedule = {
+    "jobs.sweep": (sweep, "sweep_seconds"),
+    "jobs.retention": (retention.remove_expired, "retention_sweep_seconds", "io"),
+}

@@ -1,17 +1,21 @@
 """Keeping claims alive: one thread per worker process extends the leases of all steps running in it."""
 
 import os
+import signal
 import threading
 import time
 from uuid import UUID
 
 import structlog
 
-from domain.errors import DatabaseUnavailable
+from domain.errors import DatabaseUnavailable, StepTimeout
 from storage.configuration import settings
 from storage.database import autocommit
+from storage.events import announce
 from storage.jobs import transitions
 from storage.jobs.transitions import Claim
+
+QUARANTINE_AFTER = 3  # a step that has taken its worker with it so often is not given another
 
 _log = structlog.get_logger()
 
@@ -23,12 +27,23 @@ class Hold:
         self.claim = claim
         self.cancelled = False
         self.lost = False
+        self.seconds = 0.0
+        self._ends_at = float("inf")
+
+    def begin(self, seconds: float) -> None:
+        """A step begins that may take ``seconds``."""
+        self.seconds, self._ends_at = seconds, time.monotonic() + seconds
+
+    @property
+    def overrun(self) -> bool:
+        return time.monotonic() > self._ends_at
 
 
 class Heartbeat:
-    """Extends the leases of the steps in ``holding`` three times in their length.
+    """Extends the leases of the steps it keeps, three times in their length and at least once a second.
 
-    A step shorter than that costs no statement. When Postgres cannot be reached the leases run out by its clock; the
+    The same statement tells which jobs are to be cancelled. A step shorter than that costs no statement.
+    When Postgres cannot be reached the leases run out by its clock; the
     step's commit then finds its claim gone, if another worker has taken it, and changes nothing.
     """
 
@@ -51,15 +66,30 @@ class Heartbeat:
     def _beat(self) -> None:
         lease = settings().lease_seconds
         while True:
-            time.sleep(lease / 3)
+            time.sleep(min(lease / 3, 1.0))
             with self._lock:
                 holds = dict(self._holds)
             if holds:
                 try:
+                    for hold in holds.values():
+                        if hold.overrun:
+                            self._stop_hanging(hold)
                     self._extend(holds, lease)
                 except Exception:
                     # e.g. a standby that is read-only for the moment; without this thread every later step is lost
                     _log.exception("heartbeat_failed")
+
+    def _stop_hanging(self, hold: Hold) -> None:
+        """Give a step that runs too long to others, and end this process: there is no other way out of a step."""
+        claim = hold.claim
+        error = StepTimeout(seconds=hold.seconds, losses=QUARANTINE_AFTER)
+        with autocommit() as connection:
+            moved = transitions.overrun(connection, claim, error, QUARANTINE_AFTER)
+        if moved is None:
+            return  # it has come to its end after all
+        announce([moved.event])
+        _log.error("step_overran", job_id=str(claim.job.id), step=claim.job.step, seconds=hold.seconds)
+        end_process()
 
     def _extend(self, holds: dict[UUID, Hold], lease: float) -> None:
         try:
@@ -71,6 +101,11 @@ class Heartbeat:
         for token, hold in holds.items():
             hold.lost = token not in standing
             hold.cancelled = standing.get(token, False)
+
+
+def end_process() -> None:
+    """Celery's main process sees its child die and starts another."""
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 heartbeat = Heartbeat()

@@ -7,45 +7,76 @@ import msgspec
 from litestar import Request, Response, post, put
 from litestar.di import NamedDependency
 from litestar.params import FromPath
+from sqlalchemy import Connection
 
+from api.idempotency import IdempotencyKey, Once, fingerprint, idempotent
+from api.jobs.examples import PENDING, QUEUED
 from api.jobs.reading import found
 from api.objects import blocking
-from api.uploads import StoredObject, receive
+from api.openapi.operation import Content, documented
+from api.uploads import STREAMED, StoredObject, documented_upload, form, receive
 from domain.accounts import Principal
-from domain.errors import Conflict, Invalid, MalformedRequest, UnsupportedMedia
+from domain.errors import Conflict, Invalid, MalformedRequest, NotFound, UnknownProfile, UnsupportedMedia
 from domain.files import File
 from domain.identity import new_id
-from domain.jobs import Event, Job, JobOrder
+from domain.jobs import Job, JobOrder
 from domain.pipelines import Pipeline, named
 from storage import dispatch, events, files
 from storage.configuration import settings
-from storage.database import autocommit, transaction
-from storage.jobs import commands
+from storage.database import transaction
+from storage.jobs import commands, views
 
 _MULTIPART = "multipart/form-data"
 _JSON = "application/json"
 
 
-@post("/jobs", tags=["jobs"], summary="Order a job", status_code=202, request_max_body_size=None)
-async def order_job(request: Request[Any, Any, Any], principal: NamedDependency[Principal]) -> Response[Job]:
-    """Send `multipart/form-data` with `file`, `title`, `description`, `kind`, `profile`, `threshold`, each optional, or
-    the same as JSON with `filename` in place of `file`. The answer comes once the job is safely stored; `Location` is
-    the job, `/events` below it its live stream. Without a file it stays `pending` until one is attached."""
-    if _media_type(request) == _MULTIPART:
-        async with receive(request, settings().max_upload_bytes) as form:
-            order = _read_form(form.fields)
-            pipeline, job = _new_job(order, principal, form.file.name if form.file else None)
-            stored = form.file
-            event = await form.keep(lambda: _store(job, stored))
-    else:
-        order = await _read_json(request)
-        event, pipeline, job = await blocking(_order_with_uploaded, order, principal)
-    await _after(event, pipeline if event.type == "queued" else None)
-    answer = await blocking(found, job.id, principal)
-    return Response(answer, status_code=202, headers={"Location": f"/api/v1/jobs/{job.id}"})
+@post(
+    "/jobs",
+    tags=["jobs"],
+    summary="Order a job",
+    status_code=202,
+    request_max_body_size=None,
+    **documented(
+        *STREAMED,
+        NotFound(what="file"),
+        UnsupportedMedia(expected=f"{_MULTIPART} or {_JSON}", received="text/plain"),
+        Invalid(field="threshold", reason="Expected `float` <= 1.0"),
+        UnknownProfile(field="profile", profile="x-ray", known="default"),
+        takes={_MULTIPART: form(JobOrder, leave_out="filename"), _JSON: Content(schema=JobOrder)},
+        answer={"With its file": QUEUED, "Without": PENDING},
+        headers={"Location": "The job"},
+    ),
+)
+async def order_job(
+    request: Request[Any, Any, Any], principal: NamedDependency[Principal], idempotency_key: IdempotencyKey = None
+) -> Response[Job]:
+    """Send `multipart/form-data` with `file` and the fields below, each optional, or the same as JSON with the
+    `filename` of an uploaded file in place of `file`. The answer comes once the job is safely stored; `Location` is the
+    job, `/events` below it its live stream. Without a file it stays `pending` until one is attached."""
+    async with idempotent(request, principal.id, idempotency_key) as once:
+        if _media_type(request) == _MULTIPART:
+            async with receive(request, settings().max_upload_bytes, hash_only=once.answered) as form:
+                once.same_body(form.fingerprint())
+                order = _read_form(form.fields)
+                job = _new_job(order, principal, form.file.name if form.file else None)
+                stored = form.file
+                ordered = await form.keep(lambda: _store(job, stored, once))
+        else:
+            order = await _read_json(request, once)
+            ordered = await blocking(_order_with_uploaded, order, principal, once)
+        await blocking(set_going, ordered)
+    return once.answer
 
 
-@put("/jobs/{job_id:uuid}/file", tags=["jobs"], summary="Attach the file a job waits for", request_max_body_size=None)
+@put(
+    "/jobs/{job_id:uuid}/file",
+    tags=["jobs"],
+    summary="Attach the file a job waits for",
+    request_max_body_size=None,
+    **documented_upload(
+        NotFound(what="job"), Conflict(reason="the job already has its file"), answer={"Example": QUEUED}
+    ),
+)
 async def attach_file(
     request: Request[Any, Any, Any], job_id: FromPath[UUID], principal: NamedDependency[Principal]
 ) -> Job:
@@ -56,8 +87,8 @@ async def attach_file(
         if form.file is None:
             raise Invalid(field="file", reason="there is no file in the form")
         stored = form.file
-        event = await form.keep(lambda: _attach(job_id, stored, principal, pipeline))
-    await _after(event, pipeline)
+        ordered = await form.keep(lambda: _attach(job, stored, principal, pipeline))
+    await blocking(set_going, ordered)
     return await blocking(found, job_id, principal)
 
 
@@ -73,11 +104,13 @@ def _read_form(fields: dict[str, str]) -> JobOrder:
         raise _named(error) from None
 
 
-async def _read_json(request: Request[Any, Any, Any]) -> JobOrder:
+async def _read_json(request: Request[Any, Any, Any], once: Once) -> JobOrder:
     if _media_type(request) != _JSON:
         raise UnsupportedMedia(expected=f"{_MULTIPART} or {_JSON}", received=_media_type(request))
+    body = await request.body()
+    once.same_body(fingerprint(body))
     try:
-        return msgspec.json.decode(await request.body(), type=JobOrder)
+        return msgspec.json.decode(body, type=JobOrder)
     except msgspec.ValidationError as error:
         raise _named(error) from None
     except msgspec.DecodeError as error:
@@ -90,11 +123,11 @@ def _named(error: msgspec.ValidationError) -> Invalid:
     return Invalid(field=place.rstrip("`") or None, reason=reason)
 
 
-def _new_job(order: JobOrder, principal: Principal, file_name: str | None) -> tuple[Pipeline, commands.NewJob]:
+def _new_job(order: JobOrder, principal: Principal, file_name: str | None) -> commands.NewJob:
     pipeline = named(dispatch.pipelines(), order.kind)
     ordered = {"profile": order.profile, "threshold": order.threshold}
     params = pipeline.read_params({name: value for name, value in ordered.items() if value is not None}, settings())
-    job = commands.NewJob(
+    return commands.NewJob(
         id=new_id(),
         owner_id=principal.id,
         kind=pipeline.name,
@@ -102,54 +135,67 @@ def _new_job(order: JobOrder, principal: Principal, file_name: str | None) -> tu
         description=order.description,
         params=params,
         first_step=pipeline.steps[0].name,
+        priority=order.priority,
     )
-    return pipeline, job
 
 
-def _store(job: commands.NewJob, stored: StoredObject | None) -> Event:
+def _store(job: commands.NewJob, stored: StoredObject | None, once: Once) -> commands.Ordered:
     with transaction() as connection:
         if stored is not None:
             file = files.insert(connection, job.owner_id, stored)
             job = msgspec.structs.replace(job, input_file_id=file.id, owns_input=True)
-        return commands.create(connection, job, settings().redispatch_seconds)
+        return create(connection, job, once)
 
 
-def _order_with_uploaded(order: JobOrder, principal: Principal) -> tuple[Event, Pipeline, commands.NewJob]:
+def _order_with_uploaded(order: JobOrder, principal: Principal, once: Once) -> commands.Ordered:
     file: File | None = None
     if order.filename is not None:
         file = files.get(order.filename, principal.id)
-    pipeline, job = _new_job(order, principal, file.name if file else None)
+    job = _new_job(order, principal, file.name if file else None)
     if file is not None:
         job = msgspec.structs.replace(job, input_file_id=file.id)
-    with autocommit() as connection:
-        return commands.create(connection, job, settings().redispatch_seconds), pipeline, job
-
-
-def _attach(job_id: UUID, stored: StoredObject, principal: Principal, pipeline: Pipeline) -> Event:
     with transaction() as connection:
-        file = files.insert(connection, principal.id, stored)
-        event = commands.attach(
+        return create(connection, job, once)
+
+
+def create(connection: Connection, job: commands.NewJob, once: Once) -> commands.Ordered:
+    """Store a new job and its answer in the caller's transaction; ``set_going`` follows after the commit."""
+    config = settings()
+    ordered = commands.create(connection, job, limit=config.owner_running_jobs, republish=config.redispatch_seconds)
+    location = f"/api/v1/jobs/{job.id}"
+    once.record(
+        connection, Response(views.one(connection, job.id, None), status_code=202, headers={"Location": location})
+    )
+    return ordered
+
+
+def set_going(ordered: commands.Ordered) -> None:
+    """What follows the commit of an order: publish it if it is its turn, and tell. Neither can undo it."""
+    if ordered.due is not None:
+        dispatch.publish_or_leave_to_sweep(ordered.due)
+    events.announce([ordered.event])
+
+
+def _attach(job: Job, stored: StoredObject, principal: Principal, pipeline: Pipeline) -> commands.Ordered:
+    config = settings()
+    with transaction() as connection:
+        owner_id = views.owner(connection, job.id)
+        if owner_id is None:
+            raise NotFound(what="job")
+        file = files.insert(connection, owner_id, stored)
+        ordered = commands.attach(
             connection,
-            job_id,
+            job.id,
+            owner_id,
             file.id,
             owns_input=True,
             first_step=pipeline.steps[0].name,
-            republish=settings().redispatch_seconds,
+            limit=config.owner_running_jobs,
+            republish=config.redispatch_seconds,
         )
-        if event is None:
+        if ordered is None:
             raise Conflict(reason="the job already has its file")
-        return event
-
-
-async def _after(event: Event, pipeline: Pipeline | None) -> None:
-    """What follows the commit: announce it, and publish the job. Neither can undo it."""
-
-    def tell() -> None:
-        if pipeline is not None:
-            dispatch.publish_or_leave_to_sweep(event.job_id, pipeline.name, pipeline.steps[0].name)
-        events.announce([event])
-
-    await blocking(tell)
+        return ordered
 
 
 routes = [order_job, attach_file]

@@ -8,15 +8,19 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import UNSET
 
-from api.downloads import download
+from api.downloads import documented_download, download
+from api.jobs.examples import FAILED
 from api.jobs.reading import found, found_with_keys, owner_of
 from api.objects import blocking
+from api.openapi.operation import documented
 from domain.accounts import Principal
-from domain.errors import JobNotReady, NotFound
+from domain.errors import Invalid, JobNotReady, NotFound, StorageUnavailable
 from domain.jobs import Job, JobChange, JobPage, Status
 from storage import objects
 from storage.database import autocommit, transaction
 from storage.jobs import commands, views
+
+_NO_JOB = NotFound(what="job")
 
 
 @get("/jobs", tags=["jobs"], summary="Your jobs, newest first", sync_to_thread=True)
@@ -25,10 +29,10 @@ def list_jobs(
     status: Annotated[Status | None, QueryParameter(description="Only jobs in this state")] = None,
     kind: Annotated[str | None, QueryParameter(description="Only jobs of this kind")] = None,
     text: Annotated[str | None, QueryParameter(max_length=255, description="Part of title or description")] = None,
-    limit: Annotated[int, QueryParameter(ge=1, le=100)] = 20,
+    limit: Annotated[int, QueryParameter(ge=1, le=100, description="Jobs on a page")] = 20,
     after: Annotated[UUID | None, QueryParameter(description="`next` of the page before")] = None,
 ) -> JobPage:
-    """An admin sees everybody's."""
+    """Filtered by what is given, all of it together. An admin sees everybody's."""
     with autocommit() as connection:
         jobs = views.page(
             connection, owner_of(principal), after=after, limit=limit + 1, status=status, kind=kind, words=text
@@ -36,12 +40,29 @@ def list_jobs(
     return JobPage(items=jobs[:limit], next=jobs[limit - 1].id if len(jobs) > limit else None)
 
 
-@get("/jobs/{job_id:uuid}", tags=["jobs"], summary="One job", sync_to_thread=True)
+@get(
+    "/jobs/{job_id:uuid}",
+    tags=["jobs"],
+    summary="One job",
+    sync_to_thread=True,
+    **documented(_NO_JOB, answer={"Succeeded": {}, "Failed": FAILED}),
+)
 def read_job(job_id: FromPath[UUID], principal: NamedDependency[Principal]) -> Job:
+    """As it is now. To follow it, read `/events` below it instead of asking again and again."""
     return found(job_id, principal)
 
 
-@put("/jobs/{job_id:uuid}", tags=["jobs"], summary="Change a job's title and description", sync_to_thread=True)
+@put(
+    "/jobs/{job_id:uuid}",
+    tags=["jobs"],
+    summary="Change a job's title and description",
+    sync_to_thread=True,
+    **documented(
+        _NO_JOB,
+        Invalid(field="title", reason="Expected `str` of length >= 1"),
+        answer={"Example": {"description": "Second series, with contrast"}},
+    ),
+)
 def change_job(job_id: FromPath[UUID], data: JSONBody[JobChange], principal: NamedDependency[Principal]) -> Job:
     """Only what is sent is changed; nothing else of a job can be."""
     with autocommit() as connection:
@@ -56,7 +77,13 @@ def change_job(job_id: FromPath[UUID], data: JSONBody[JobChange], principal: Nam
     return found(job_id, principal)
 
 
-@delete("/jobs/{job_id:uuid}", tags=["jobs"], summary="Delete a job with its files", sync_to_thread=True)
+@delete(
+    "/jobs/{job_id:uuid}",
+    tags=["jobs"],
+    summary="Delete a job with its files",
+    sync_to_thread=True,
+    **documented(_NO_JOB, StorageUnavailable()),
+)
 def delete_job(job_id: FromPath[UUID], principal: NamedDependency[Principal]) -> None:
     """In whatever state: a worker that is at it leaves at its next step. A file uploaded by itself stays."""
     with transaction() as connection:
@@ -66,7 +93,12 @@ def delete_job(job_id: FromPath[UUID], principal: NamedDependency[Principal]) ->
     objects.delete([*keys, *objects.below(objects.result_prefix(job_id))])
 
 
-@get("/jobs/{job_id:uuid}/file", tags=["jobs"], summary="Download a job's input")
+@get(
+    "/jobs/{job_id:uuid}/file",
+    tags=["jobs"],
+    summary="Download a job's input",
+    **documented_download(_NO_JOB, JobNotReady(what="file", status=Status.PENDING)),
+)
 async def read_input(
     request: Request[Any, Any, Any], job_id: FromPath[UUID], principal: NamedDependency[Principal]
 ) -> Response[Any]:

@@ -14,8 +14,10 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, HeaderParameter, QueryParameter
 from litestar.response import Stream
 
+from api.jobs.examples import EVENTS
 from api.jobs.hub import Ended, Hub, Reread
 from api.objects import blocking
+from api.openapi.operation import Content, documented
 from domain.accounts import Principal
 from domain.errors import Invalid, NotFound
 from domain.jobs import FINAL, TERMINAL, Event, Status
@@ -29,10 +31,28 @@ _decode = msgspec.json.Decoder(Event).decode
 _encode = msgspec.json.Encoder().encode
 
 
+def _frame(event: Event, data: bytes) -> bytes:
+    number = b"id: %d\n" % event.seq if event.seq is not None else b""
+    return b"%sevent: %s\ndata: %s\n\n" % (number, event.type.encode(), data)
+
+
+_SAMPLE = b"".join(_frame(event, _encode(event)) for event in EVENTS).decode()
+
+
 @get(
     "/jobs/{job_id:uuid}/events",
     tags=["jobs"],
     summary="Follow a job live",
+    **documented(
+        NotFound(what="job"),
+        Invalid(field="Last-Event-ID", reason="must be the id of an event of this stream"),
+        gives={
+            "text/event-stream": Content(
+                schema={"type": "string"}, lines=Event, example=_SAMPLE, description="The events, as they happen"
+            )
+        },
+        also={204: "The job has ended, and everything was read before"},
+    ),
 )
 async def stream_events(
     request: Request[Any, Any, Any],
@@ -106,8 +126,3 @@ async def _frames(hub: Hub, job_id: UUID, seen: int) -> AsyncIterator[bytes]:
                         return
                 elif event.seq > seen:
                     break  # one before it is missing
-
-
-def _frame(event: Event, data: bytes) -> bytes:
-    number = b"id: %d\n" % event.seq if event.seq is not None else b""
-    return b"%sevent: %s\ndata: %s\n\n" % (number, event.type.encode(), data)

@@ -1,15 +1,25 @@
-"""What Litestar cannot know of the document: how errors look here, and an example of each body."""
+"""The OpenAPI document: what Litestar knows of the routes, and what only this application knows.
+
+Litestar gives paths, parameters, summaries and tags. The bodies, their examples and the errors are put in here, from
+the handlers' types and from what they say of themselves by ``documented``.
+"""
 
 from collections.abc import Iterator
 from typing import Any
 
 import msgspec
+from litestar import Litestar, Response
+from litestar.handlers import HTTPRouteHandler
+from litestar.routes import HTTPRoute
 
+from api.openapi import responses
+from api.openapi.operation import Said, said
+from api.openapi.schemas import Schemas
 from api.problems import MEDIA_TYPE, Problem
-from domain.errors import Invalid, MillraceError, NotAuthenticated, NotFound
 
 DESCRIPTION = """\
-Register, log in, send the access token as `Authorization: Bearer <token>`. Ids are UUIDv7, times RFC 3339 in UTC.
+Register, log in, send the access token as `Authorization: Bearer <token>`. Ids are UUIDv7, times RFC 3339 in UTC, \
+sizes bytes.
 
 Errors are `application/problem+json` (RFC 9457): match on `code`, which is stable; `detail` is a sentence for people, \
 in Russian when `Accept-Language` begins with `ru`. What belongs to somebody else is answered like what does not exist.
@@ -18,36 +28,54 @@ Lists come in pages: pass `next` of one page as `after` for the following one; n
 Every answer carries `X-Request-ID`; send your own to find a request in the logs.
 """
 
-_METHODS = ("get", "post", "put", "patch", "delete")
+METHODS = ("get", "head", "post", "put", "patch", "delete")
+# What stands in paths. Ids are of the same job as in the examples of bodies.
+_PATHS = {
+    "job_id": ("The job's `id`", "01994d2e-6a50-7b3d-8c21-5d1f0e9a4b77"),
+    "user_id": ("The account's `id`", "01994d2b-11c8-7e0a-a5f4-93c7d2b86e10"),
+    "username": ("The account's `username`, in any case", "anna.petrova"),
+    "filename": ("The file's stored name: its `filename`", "01994d2e-6a4f-7f12-b6a8-c43e5b7d9012.zip"),
+}
+_ANY_OTHER = {
+    "description": "Any other error",
+    "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+}
+
+Object = dict[str, Any]
 
 
-def completed(schema: dict[str, Any]) -> dict[str, Any]:
-    """The document with our problems in the place of Litestar's errors, and examples; done once, in place."""
+def completed(schema: Object, app: Litestar) -> Object:
+    """Litestar's document made whole; done once, in place."""
     components = schema["components"]
-    if "Problem" not in components.setdefault("schemas", {}):
-        _, problem = msgspec.json.schema_components([Problem], ref_template="#/components/schemas/{name}")
-        components["schemas"].update(problem)
-        components["responses"] = {error.code: _response(error) for error in (NotAuthenticated, NotFound, Invalid)}
-        components["responses"]["problem"] = _response(MillraceError)
-        for path, _, operation in each(schema):
-            _add_problems(path, operation)
-            _add_example(operation, components["schemas"])
+    if "Problem" in components.setdefault("schemas", {}):
+        return schema
+    handlers = _handlers(app)
+    schemas = Schemas(types(app))
+    components["schemas"] = schemas.components
+    components["responses"] = {"problem": _ANY_OTHER}
+    schema["paths"] = dict(sorted(schema["paths"].items()))
+    for path, method, operation in each(schema):
+        _complete(operation, path, method, handlers[path, method], schemas)
     return schema
 
 
-def each(schema: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def types(app: Litestar) -> set[type]:
+    """Every type that is a body."""
+    found: set[type] = {Problem}
+    for handler in _handlers(app).values():
+        found |= {one for one in (_data(handler), _answer(handler)) if one} | said(handler.operation_class).types
+    return found
+
+
+def each(schema: Object) -> Iterator[tuple[str, str, Object]]:
     """(path, method, operation) of every operation."""
     for path, item in schema["paths"].items():
-        for method in _METHODS:
+        for method in METHODS:
             if method in item:
                 yield path, method, item[method]
 
 
-def is_public(operation: dict[str, Any]) -> bool:
-    return {} in operation.get("security", [])
-
-
-def resolved(reference: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+def resolved(reference: Object, schema: Object) -> Object:
     """What ``{"$ref": "#/components/..."}`` points to; anything else as it is."""
     found: Any = schema
     if "$ref" not in reference:
@@ -57,50 +85,75 @@ def resolved(reference: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any
     return dict(found)
 
 
-def _add_problems(path: str, operation: dict[str, Any]) -> None:
-    responses = operation["responses"]
-    responses.pop("400", None)  # Litestar's own form of a validation error, which is never sent here
-    if not is_public(operation):
-        responses.setdefault("401", _reference(NotAuthenticated))
-    if "{" in path:
-        responses.setdefault("404", _reference(NotFound))
-    if operation.get("parameters") or "requestBody" in operation:
-        responses.setdefault("422", _reference(Invalid))
-    responses.setdefault("default", {"$ref": "#/components/responses/problem"})
-
-
-def _add_example(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
-    """A whole body out of the examples of its fields."""
-    body = operation.get("requestBody", {}).get("content", {}).get("application/json")
-    if not body or "$ref" not in body["schema"]:
-        return
-    fields = schemas[body["schema"]["$ref"].rsplit("/", 1)[-1]].get("properties", {})
-    if example := {name: field["examples"][0] for name, field in fields.items() if field.get("examples")}:
-        body.setdefault("example", example)
-
-
-def _reference(error: type[MillraceError]) -> dict[str, str]:
-    return {"$ref": f"#/components/responses/{error.code}"}
-
-
-def _response(error: type[MillraceError]) -> dict[str, Any]:
-    general = error is MillraceError
-    example = Problem(
-        type=f"/docs/errors#{error.code}",
-        title=error.code.replace("_", " ").capitalize(),
-        status=error.status,
-        detail=error(what="account", reason="Expected `str` of length >= 8").message(),
-        instance="/api/v1/users/01890a5d-ac96-774b-bcce-b302099a8057",
-        code=error.code,
-        request_id="01890a5d-ac96-774b-bcce-b302099a8058",
-        field="password" if error is Invalid else None,
-    )
+def _handlers(app: Litestar) -> dict[tuple[str, str], HTTPRouteHandler]:
+    """The documented handlers by (path, method)."""
     return {
-        "description": "Any other error" if general else f"`{error.code}`",
-        "content": {
-            MEDIA_TYPE: {
-                "schema": {"$ref": "#/components/schemas/Problem"},
-                "example": msgspec.to_builtins(example),
-            }
-        },
+        (route.path_format or "/", method.lower()): handler
+        for route in app.routes
+        if isinstance(route, HTTPRoute)
+        for method, (handler, _) in route.route_handler_map.items()
+        if handler.resolve_include_in_schema()
     }
+
+
+def _complete(operation: Object, path: str, method: str, handler: HTTPRouteHandler, schemas: Schemas) -> None:
+    words, data = said(handler.operation_class), _data(handler)
+    if method == "head":
+        operation["summary"] += " (headers only)"
+    parameters = [_parameter(one) for one in operation.pop("parameters", ())]
+    for name, (place, text) in words.asks.items():
+        parameters.append({"name": name, "in": place, "description": text, "schema": {"type": "string"}})
+    if parameters:
+        operation["parameters"] = parameters
+    if body := _body(words, data, schemas):
+        operation["requestBody"] = {"required": True, "content": body}
+    data_schema = schemas.resolved(schemas.reference(data)) if data else None
+    errors = [*words.errors, *responses.usual(operation, path, data_schema)]
+    operation["responses"] = {
+        str(handler.status_code): responses.success(
+            handler.status_code, words, _answer(handler), schemas, headless=method == "head"
+        ),
+        **{str(status): responses.further(one, schemas) for status, one in words.also.items()},
+        **responses.problems(path.format(**{name: example for name, (_, example) in _PATHS.items()}), errors),
+        "default": {"$ref": "#/components/responses/problem"},
+    }
+
+
+def _parameter(parameter: Object) -> Object:
+    """Litestar's without flags that say nothing; what is not sent is not there, and never null."""
+    schema = parameter["schema"]
+    choices = [one for one in schema.get("oneOf", ()) if one != {"type": "null"}]
+    schema = {name: value for name, value in schema.items() if name not in ("oneOf", "description")}
+    tidy = {name: value for name, value in parameter.items() if value is not False}
+    tidy["schema"] = {**(choices[0] if len(choices) == 1 else {}), **schema}
+    if parameter["in"] == "path":
+        tidy["description"], tidy["example"] = _PATHS[parameter["name"]]
+    return tidy
+
+
+def _body(words: Said, data: type | None, schemas: Schemas) -> Object:
+    if words.takes:
+        return {media: responses.media_of(one, schemas) for media, one in words.takes.items()}
+    if data is None:
+        return {}
+    reference = schemas.reference(data)
+    examples = words.body or {"Example": schemas.example(reference)}
+    return {"application/json": {"schema": reference, "examples": responses.named(dict(examples))}}
+
+
+def _data(handler: HTTPRouteHandler) -> type | None:
+    """The type of the JSON body."""
+    field = handler.parsed_fn_signature.parameters.get("data")
+    return None if field is None else _struct(field.annotation)
+
+
+def _answer(handler: HTTPRouteHandler) -> type | None:
+    """The type that is answered as JSON."""
+    field = handler.parsed_fn_signature.return_type
+    if field.is_subclass_of(Response):
+        return _struct(field.inner_types[0].annotation) if field.inner_types else None
+    return _struct(field.annotation)
+
+
+def _struct(annotation: Any) -> type | None:
+    return annotation if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct) else None

@@ -1,151 +1,159 @@
-"""The pages: plain HTML without a script, so the strictest policy fits."""
+"""The pages: plain HTML without a script, so the strictest policy fits.
 
-import base64
-import hashlib
-import json
+An operation's id stands inside its folded block: browsers unfold a block when a link leads into it.
+"""
+
+import re
 from html import escape
 from typing import Any
 
-from api.openapi.document import each, is_public, resolved
-from domain.errors import tree
+from api.openapi.curl import command
+from api.openapi.document import each, resolved
+from api.openapi.html import anchor, described, document, example, inline, paragraphs, pre, shape
+from api.openapi.labels import Labels, labels
+from api.problems import MEDIA_TYPE
+from domain.errors import MillraceError, StepFailed, tree
 
-STYLE = """
-:root{color-scheme:light dark;--line:#8884;--soft:#8882}
-body{font:15px/1.5 system-ui,sans-serif;max-width:64rem;margin:0 auto;padding:1.5rem}
-h1{margin:0}h2{margin:2.2rem 0 .3rem;text-transform:capitalize}h4{margin:.9rem 0 .3rem}
-details{border:1px solid var(--line);border-radius:6px;margin:.4rem 0;padding:0 .8rem}
-details[open]{padding-bottom:.8rem}summary{cursor:pointer;padding:.5rem 0}
-code,pre{font:13px/1.45 ui-monospace,monospace}
-pre{background:var(--soft);padding:.7rem;border-radius:6px;overflow-x:auto}
-.method{display:inline-block;min-width:4.2rem;font-weight:700}
-.get{color:#1a7f37}.post{color:#0969da}.put,.patch{color:#9a6700}
-.delete{color:#cf222e}.note{opacity:.7}table{border-collapse:collapse;width:100%}
-td,th{text-align:left;vertical-align:top;padding:.3rem .6rem .3rem 0;border-bottom:1px solid var(--line)}
-:target{background:#ffd33d33}
-"""
-_digest = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
-POLICY = (
-    f"default-src 'none'; style-src 'sha256-{_digest}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
+Object = dict[str, Any]
 
 
-def operations(schema: dict[str, Any]) -> str:
+def operations(schema: Object, language: str, base: str) -> str:
     """The page of the whole document, one section a tag, one foldable block an operation."""
-    known = {tag["name"]: tag.get("description", "") for tag in schema.get("tags", [])}
-    sections: dict[str, list[str]] = {name: [] for name in known}
+    words = labels(language)
+    known = {tag["name"]: tag.get("description", "") for tag in schema["tags"]}
+    sections: dict[str, list[tuple[str, str, Object]]] = {name: [] for name in known}
     for path, method, operation in each(schema):
-        block = _operation(schema, path, method, operation)
-        sections.setdefault((operation.get("tags") or ["other"])[0], []).append(block)
+        sections[operation["tags"][0]].append((path, method, operation))
     info = schema["info"]
-    body = [
-        f"<h1>{escape(info['title'])} <span class=note>{escape(info['version'])}</span></h1>",
-        _text(info.get("description", "")),
-        "<p><a href='/docs/openapi.json'>OpenAPI document</a> · <a href='/docs/errors'>All error codes</a></p>",
-    ]
-    for name, blocks in sections.items():
-        if blocks:
-            body += [f"<h2 id='{escape(name)}'>{escape(name)}</h2>", _text(known.get(name, "")), *blocks]
-    body += ["<h2 id=schemas>Schemas</h2>"]
-    body += [_schema(name, one) for name, one in sorted(schema["components"]["schemas"].items())]
-    return _html(info["title"], body)
+    contents, blocks = [], []
+    for name, found in sections.items():
+        if not found:
+            continue
+        heading, text = words.tags.get(name, (name, known[name]))
+        mark = name.replace(" ", "-")
+        contents += [f"<h2><a href='#{mark}'>{escape(heading)}</a></h2><div class=list lang=en><ul>"]
+        contents += [f"<li><a href='#{one['operationId']}'>{escape(one['summary'])}</a>" for _, _, one in found]
+        contents += ["</ul></div>"]
+        blocks += [f"<section><h2 id='{mark}'>{escape(heading)}</h2>{paragraphs(text)}"]
+        blocks += [_operation(schema, base, words, *one) for one in found]
+        blocks += ["</section>"]
+    contents.append(f"<h2><a href='#schemas'>{words.schemas}</a></h2>")
+    blocks += [f"<section><h2 id=schemas>{words.schemas}</h2>{paragraphs(words.schemas_note)}"]
+    blocks += [_schema(words, name, one) for name, one in sorted(schema["components"]["schemas"].items())]
+    return document(
+        info["title"],
+        words,
+        f"<div class=page><nav aria-label='{words.contents}'>{''.join(contents)}</nav><main>"
+        f"<h1>{escape(info['title'])} <small>{escape(info['version'])}</small></h1>"
+        f"{paragraphs(words.introduction or info['description'])}"
+        f"<p><a href='/docs/openapi.json'>{words.document}</a> · <a href='/docs/errors'>{words.all_codes}</a></p>"
+        f"{''.join(blocks)}</section></main></div>",
+    )
 
 
-def errors() -> str:
+def errors(language: str) -> str:
     """The page of all error codes, in both languages."""
-    rows = [
-        f"<tr id='{error.code}'><td><code>{error.code}</code><td>{error.status}<td>{'yes' if error.retryable else ''}"
-        f"<td>{escape((error.__doc__ or '').strip())}<br><span class=note lang=ru>{escape(error.ru)}</span>"
-        for error in tree()
-    ]
-    head = "<table><tr><th>code<th>HTTP<th>retryable<th>meaning"
-    note = "<p>The same code stands in a failed job. Words in braces are filled in; <a href='/docs'>the API</a>.</p>"
-    return _html("Millrace errors", ["<h1>Error codes</h1>", note, head, *rows, "</table>"])
+    words = labels(language)
+    of_requests = [error for error in tree() if not issubclass(error, StepFailed)]
+    of_jobs = list(tree(StepFailed))
+    head = f"<thead><tr><th>{words.code}<th>HTTP<th>{words.meaning}</thead>"
+    parts = [f"<h1>{words.errors}</h1><p><a href='/docs'>{words.back}</a></p>{paragraphs(words.errors_note)}"]
+    for heading, found in ((words.of_requests, of_requests), (words.of_jobs, of_jobs)):
+        rows = "".join(_error(words, error) for error in found)
+        parts.append(f"<h2>{heading}</h2><table>{head}<tbody>{rows}</tbody></table>")
+    return document(f"Millrace: {words.errors}", words, f"<main class=alone>{''.join(parts)}</main>")
 
 
-def _operation(schema: dict[str, Any], path: str, method: str, operation: dict[str, Any]) -> str:
-    lock = "" if is_public(operation) else " <span class=note title='needs an access token'>token</span>"
+def _error(words: Labels, error: type[MillraceError]) -> str:
+    english, russian = (error.__doc__ or "").strip(), error.ru
+    first, second = (russian, english) if words.language == "ru" else (english, russian)
+    other = "en" if words.language == "ru" else "ru"
+    again = f"<span class=note title='{words.retryable_note}'> · {words.retryable}</span>" if error.retryable else ""
+    return (
+        f"<tr id='{error.code}'><th scope=row><code>{error.code}</code><td class=status>{error.status}"
+        f"<td>{_filled_in(first)}{again}<span class=other lang={other}>{_filled_in(second)}</span>"
+    )
+
+
+def _filled_in(text: str) -> str:
+    return re.sub(r"\{(\w+)(?:!r)?\}", r"<var>\1</var>", inline(text))
+
+
+def _operation(schema: Object, base: str, words: Labels, path: str, method: str, operation: Object) -> str:
+    schemes = (operation.get("security") or schema["security"])[0]
+    needed = words.own_access if "mlService" in schemes else words.access if schemes else ""
     parts = [
-        f"<details id='{escape(operation.get('operationId', ''))}'><summary><span class='method {method}'>"
-        f"{method.upper()}</span><code>{escape(path)}</code> — {escape(operation.get('summary', ''))}{lock}</summary>",
-        _text(operation.get("description", "")),
+        f"<details class=block><summary><span class='method {method}'>{method.upper()}</span>"
+        f"<span class=path>{escape(path)}</span>"
+        f"<span class=says lang=en>{escape(operation['summary'])}</span></summary>"
+        f"<div class=inside id='{escape(operation['operationId'])}'>{paragraphs(operation['description'])}",
+        f"<p class=token>{needed}</p>" if needed else "",
+        pre(command(schema, base, path, method, operation)),
     ]
     if parameters := operation.get("parameters"):
-        rows = [
-            f"<tr><td><code>{escape(one['name'])}</code><td>{one['in']}{' *' if one.get('required') else ''}"
-            f"<td>{_type(one.get('schema', {}))}<td>{escape(one.get('description') or '')}"
+        rows = "".join(
+            f"<tr><th scope=row><code>{escape(one['name'])}</code> <span class=note>{one['in']}"
+            f"{', ' + words.required if one.get('required') else ''}</span><td class=type>{shape(one['schema'])}"
+            f"<td>{described({**one['schema'], 'description': one.get('description', '')})}"
             for one in parameters
-        ]
-        parts += ["<h4>Parameters</h4><table>", *rows, "</table>"]
+        )
+        parts.append(f"<h4>{words.parameters}</h4><table><tbody>{rows}</tbody></table>")
     for media, content in operation.get("requestBody", {}).get("content", {}).items():
-        parts.append(f"<h4>Body</h4><p><code>{escape(media)}</code> {_type(content.get('schema', {}))}</p>")
-        if "example" in content:
-            parts.append(_pre(content["example"]))
-    parts += ["<h4>Answers</h4><table>", *_answers(schema, operation), "</table></details>"]
-    return "".join(parts)
+        parts.append(f"<h4>{words.body}</h4>{_content(words, media, content, shown=True)}")
+    parts += [f"<h4>{words.answers}</h4><table class=answers><tbody>", *_answers(schema, words, operation)]
+    return "".join([*parts, "</tbody></table></div></details>"])
 
 
-def _answers(schema: dict[str, Any], operation: dict[str, Any]) -> list[str]:
+def _answers(schema: Object, words: Labels, operation: Object) -> list[str]:
     rows = []
     for status, reference in operation["responses"].items():
         response = resolved(reference, schema)
-        shapes = [
-            f"{escape(media)} {_type(one.get('schema', {}))}" for media, one in response.get("content", {}).items()
-        ]
-        rows.append(f"<tr><td>{status}<td>{_inline(response.get('description', ''))}<td>{'<br>'.join(shapes)}")
+        problem = status.startswith(("4", "5")) and "examples" in response["content"].get(MEDIA_TYPE, {})
+        parts = [_problems(response) if problem else inline(response.get("description", ""))]
+        for name, header in response.get("headers", {}).items():
+            parts.append(f"<div class=note><code>{escape(name)}</code> {inline(header['description'])}</div>")
+        for media, content in response.get("content", {}).items() if not problem else ():
+            parts.append(_content(words, media, content, shown=media.startswith("text/")))
+        rows.append(f"<tr><th scope=row>{status}<td>{''.join(parts)}")
     return rows
 
 
-def _schema(name: str, one: dict[str, Any]) -> str:
+def _problems(response: Object) -> str:
+    """The sentences of the errors; the whole problem looks the same everywhere, see the schema."""
+    found = [one["value"] for content in response["content"].values() for one in content["examples"].values()]
+    return "".join(
+        f"<div><a href='/docs/errors#{one['code']}'><code>{one['code']}</code></a> <span class=note>"
+        f"{inline('`' + one['field'] + '`: ' if 'field' in one else '')}{inline(one['detail'])}</span></div>"
+        for one in found
+    )
+
+
+def _content(words: Labels, media: str, content: Object, *, shown: bool) -> str:
+    parts = [f"<div><code>{escape(media)}</code> {shape(content['schema'])}</div>"]
+    if "properties" in content["schema"]:
+        parts.append(_fields(words, content["schema"]))
+    for name, one in content.get("examples", {}).items():
+        if not (isinstance(one["value"], str) and one["value"].startswith("@")):
+            title = one.get("summary") or words.example
+            parts.append(example(words.example if name == "example" else title, one["value"], shown=shown))
+    return "".join(parts)
+
+
+def _schema(words: Labels, name: str, one: Object) -> str:
+    inside = _fields(words, one) if "properties" in one else f"<p>{shape(one)}</p>"
+    text = paragraphs(one.get("description", ""))
+    return (
+        f"<details class=block><summary><span class=path>{escape(name)}</span></summary>"
+        f"<div class=inside id='{anchor(escape(name))}'>{text}{inside}</div></details>"
+    )
+
+
+def _fields(words: Labels, one: Object) -> str:
     required = one.get("required", [])
-    rows = [
-        f"<tr><td><code>{escape(field)}</code>{' *' if field in required else ''}<td>{_type(inner)}"
-        f"<td>{_inline(inner.get('description', ''))}"
-        for field, inner in one.get("properties", {}).items()
-    ]
-    values = f"<p>{_type(one)}</p>" if not rows else ""
-    return (
-        f"<details id='schema-{escape(name)}'><summary><code>{escape(name)}</code></summary>"
-        f"{_text(one.get('description', ''))}{values}<table>{''.join(rows)}</table></details>"
+    rows = "".join(
+        f"<tr><th scope=row><code>{escape(field)}</code>"
+        f"{f' <span class=note>{words.required}</span>' if field in required else ''}"
+        f"<td class=type>{shape(inner)}<td>{described(inner)}"
+        for field, inner in one["properties"].items()
     )
-
-
-def _type(one: dict[str, Any]) -> str:
-    """A schema in a few words, with a link to what it refers to."""
-    if "$ref" in one:
-        name = escape(one["$ref"].rsplit("/", 1)[-1])
-        return f"<a href='#schema-{name}'>{name}</a>"
-    if choices := one.get("oneOf") or one.get("anyOf"):
-        return " or ".join(_type(choice) for choice in choices)
-    if "enum" in one:
-        return " | ".join(f"<code>{escape(json.dumps(value))}</code>" for value in one["enum"])
-    kind = one.get("type", "any")
-    words = " or ".join(kind) if isinstance(kind, list) else str(kind)
-    if "items" in one:
-        return f"{escape(words)} of {_type(one['items'])}"
-    bounds = [
-        f"{sign} {one[key]:g}"
-        for key, sign in (("minimum", "≥"), ("maximum", "≤"), ("minLength", "length ≥"), ("maxLength", "length ≤"))
-        if one.get(key) is not None
-    ]
-    return escape(", ".join([one.get("format") or words, *bounds]))
-
-
-def _text(text: str) -> str:
-    return "".join(f"<p>{_inline(part)}</p>" for part in text.split("\n\n") if part.strip())
-
-
-def _inline(text: str) -> str:
-    """Escaped, with `code` between back quotes."""
-    pieces = escape(text or "").split("`")
-    return "".join(f"<code>{piece}</code>" if index % 2 else piece for index, piece in enumerate(pieces))
-
-
-def _pre(value: Any) -> str:
-    return f"<pre>{escape(json.dumps(value, indent=2, ensure_ascii=False))}</pre>"
-
-
-def _html(title: str, body: list[str]) -> str:
-    return (
-        "<!DOCTYPE html><html lang=en><head><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>{''.join(body)}</body></html>"
-    )
+    return f"<table><tbody>{rows}</tbody></table>"

@@ -1,15 +1,17 @@
 """What an upload is to the rest of the API: its fields, and its file as an object in the store."""
 
+import hashlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
+import msgspec
 import structlog
 from litestar import Request
 
 from api.objects import blocking, gateway, unbroken
 from api.uploads.body import BESIDE_BYTES, Body, Form
-from api.uploads.intake import Intake
+from api.uploads.intake import CHUNK_BYTES, Intake
 from api.uploads.parts import Promise, Writer
 from domain.errors import MalformedRequest, MillraceError, UnsupportedMedia
 from domain.files import UNNAMED, StoredObject, clean_name, content_type_of, kind_of, name_from
@@ -25,10 +27,16 @@ log = structlog.get_logger(__name__)
 class ReceivedForm:
     """What came: text ``fields`` (at most 16, 64 KiB) and at most one ``file``."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, hash_only: bool = False) -> None:
         self.fields: dict[str, str] = {}
         self.file: StoredObject | None = None
+        self.hash_only = hash_only
         self._kept = False
+
+    def fingerprint(self) -> bytes:
+        """SHA-256 of what the form says: its fields in any order, its file's name and content."""
+        file = None if self.file is None else (self.file.name, self.file.sha256)
+        return hashlib.sha256(msgspec.json.encode((sorted(self.fields.items()), file))).digest()
 
     async def keep(self, write: Callable[[], T]) -> T:
         """The answer of ``write()``, called in a thread; when it returns the object stays, when it raises it goes.
@@ -45,7 +53,7 @@ class ReceivedForm:
 
     async def discard(self) -> None:
         """Delete the object unless it is kept."""
-        if self.file is None or self._kept:
+        if self.file is None or self._kept or self.hash_only:
             return
         try:
             await blocking(objects.delete, [self.file.key])
@@ -54,11 +62,14 @@ class ReceivedForm:
 
 
 @asynccontextmanager
-async def receive(request: Request[Any, Any, Any], limit: int, *, raw: bool = False) -> AsyncIterator[ReceivedForm]:
+async def receive(
+    request: Request[Any, Any, Any], limit: int, *, raw: bool = False, hash_only: bool = False
+) -> AsyncIterator[ReceivedForm]:
     """Read the request's body, its file straight into the store; at the end of the block what was not kept is deleted.
 
     ``limit`` is for the whole body, in bytes; the route needs ``request_max_body_size=None``. With ``raw`` a body that
-    is not multipart is the file itself, named by Content-Disposition or the query parameter ``name``.
+    is not multipart is the file itself, named by Content-Disposition or the query parameter ``name``. With
+    ``hash_only`` nothing is stored: the file is only read, to know its ``fingerprint``.
 
     Raises:
         BodyTooLarge: the announced length (before anything is read) or what comes is over ``limit``.
@@ -67,7 +78,7 @@ async def receive(request: Request[Any, Any, Any], limit: int, *, raw: bool = Fa
         ClientGone: the client closed the connection in the middle, or sent nothing for a minute.
         StorageUnavailable: the store refused, or broke off; nothing was kept.
     """
-    form = ReceivedForm()
+    form = ReceivedForm(hash_only=hash_only)
     with gateway().upload():
         try:
             content_type = request.headers.get("content-type", "")
@@ -96,7 +107,8 @@ async def _receive_form(received: ReceivedForm, form: Form) -> None:
                 continue  # what a browser sends where no file was chosen
             if received.file is not None:
                 raise MalformedRequest(reason="there is more than one file", field=segment.name)
-            received.file = await _store(intake, promise, name or UNNAMED, segment.content_type, form.body.limit)
+            declared = segment.content_type
+            received.file = await _store(received, intake, promise, name or UNNAMED, declared, form.body.limit)
         received.fields = form.fields
     finally:
         await form.close()
@@ -107,17 +119,23 @@ async def _receive_raw(received: ReceivedForm, body: Body, request: Request[Any,
     name = name_from(request.headers.get("content-disposition", "")) or clean_name(request.query_params.get("name", ""))
     chunks = body.chunks()
     try:
-        received.file = await _store(Intake(chunks), promise, name or UNNAMED, content_type, body.limit)
+        received.file = await _store(received, Intake(chunks), promise, name or UNNAMED, content_type, body.limit)
     finally:
         await chunks.aclose()
 
 
-async def _store(intake: Intake, promise: Promise | None, name: str, declared: str | None, limit: int) -> StoredObject:
+async def _store(
+    received: ReceivedForm, intake: Intake, promise: Promise | None, name: str, declared: str | None, limit: int
+) -> StoredObject:
     head = await intake.head()
     object_id = new_id()
     key = objects.input_key(object_id)
     content_type = content_type_of(head, declared, name)
-    await Writer(gateway(), key, content_type, limit).write(intake, promise)
+    if received.hash_only:
+        while await intake.read(CHUNK_BYTES):
+            pass
+    else:
+        await Writer(gateway(), key, content_type, limit).write(intake, promise)
     return StoredObject(
         id=object_id,
         key=key,

@@ -1,8 +1,10 @@
 """What an inspection takes and gives."""
 
 from datetime import datetime
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,16 +47,26 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 class Summary(msgspec.Struct, frozen=True):
     """The archive as a whole. Sizes are bytes and count members only, without headers and directory."""
 
-    entries: int
-    files: int
-    folders: int
-    size: int
-    compressed_size: int
-    ratio: float  # size / compressed_size, to two places; 0 for an archive without data
-    zip64: bool
-    comment: str
-    warnings: list[str]  # "word: sentence", at most one of each word; the words are listed in ``domain.archives``
-    directory_offset: int  # from the start of the file: no member reaches beyond it
+    entries: Annotated[int, Meta(examples=[3])]
+    files: Annotated[int, Meta(examples=[3])]
+    folders: Annotated[int, Meta(examples=[0])]
+    size: Annotated[int, Meta(examples=[22151])]
+    compressed_size: Annotated[int, Meta(examples=[8545])]
+    ratio: Annotated[
+        float, Meta(description="`size` / `compressed_size`; 0 for an archive without data", examples=[2.59])
+    ]
+    zip64: Annotated[bool, Meta(examples=[False])]
+    comment: Annotated[str, Meta(examples=[""])]
+    warnings: Annotated[
+        list[str],
+        Meta(
+            description="`word: sentence`, at most one of each word",
+            examples=[["backslash: a name has backslashes, which some programs take for folders"]],
+        ),
+    ]
+    directory_offset: Annotated[
+        int, Meta(description="Bytes from the start of the file: no member reaches beyond it", examples=[8680])
+    ]
 
 
 class Listing(msgspec.Struct, frozen=True):

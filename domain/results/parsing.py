@@ -1,8 +1,9 @@
 """From a table of cells to rows of named values, with what could not be read set down."""
 
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
+from msgspec import Meta
 
 from domain.errors import ResultUnreadable
 from domain.results.columns import HEADERS, JSON, PROB_PREFIX, Reader, plain, probability
@@ -17,16 +18,16 @@ Row: TypeAlias = dict[str, Any]  # JSON values; msgspec decodes no recursive typ
 
 
 class CellWarning(msgspec.Struct, frozen=True):
-    """A cell that could not be read; its row is kept with None in its place.
+    """A cell that could not be read; its row is kept with null in its place.
 
     ``row`` counts from 1 as in the file, so that the header is row 1; in JSON it is the object's place in the array.
     ``column`` is the header as written, ``value`` the cell, shortened.
     """
 
-    row: int
-    column: str
-    value: str
-    reason: str
+    row: Annotated[int, Meta(examples=[4])]
+    column: Annotated[str, Meta(examples=["score"])]
+    value: Annotated[str, Meta(examples=["n/a"])]
+    reason: Annotated[str, Meta(examples=["not a number"])]
 
 
 class Parsed(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,21 +1,24 @@
 """What a whole result file comes to."""
 
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """Counts over all rows; None where the file has no such column."""
+    """Counts over all rows; null where the file has no such column."""
 
-    rows: int
-    succeeded: int | None = None  # processing_status is Success
-    failed: int | None = None  # processing_status is Failure
-    flagged: int | None = None  # flagged is true (magika)
-    pathologies: int | None = None  # pathology is 1 (CT)
-    mean_probability: float | None = None  # of probability_of_pathology, over the rows that have it
-    total_seconds: float | None = None  # of time_of_processing
+    rows: Annotated[int, Meta(examples=[3])]
+    succeeded: Annotated[int | None, Meta(description="`processing_status` is Success", examples=[None])] = None
+    failed: Annotated[int | None, Meta(description="`processing_status` is Failure", examples=[None])] = None
+    flagged: Annotated[int | None, Meta(description="`flagged` is true", examples=[1])] = None
+    pathologies: Annotated[int | None, Meta(description="`pathology` is 1", examples=[None])] = None
+    mean_probability: Annotated[
+        float | None, Meta(description="Of `probability_of_pathology`, over the rows that have it", examples=[None])
+    ] = None
+    total_seconds: Annotated[float | None, Meta(description="Of `time_of_processing`", examples=[None])] = None
 
 
 def summarise(columns: list[str], rows: list[dict[str, Any]]) -> Summary:

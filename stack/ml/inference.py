@@ -16,7 +16,7 @@ import msgspec
 
 from stack.ml.analysis import Analyst, printable
 from stack.ml.configuration import Settings
-from stack.ml.endings import CannotInfer, Deadline, Stopped
+from stack.ml.endings import Cancelled, CannotInfer, Deadline, Stopped
 from stack.ml.exchange import Exchange, progress_url
 from stack.ml.progress import Progress
 from stack.ml.spreadsheet import workbook
@@ -72,21 +72,22 @@ class Inference:
     def close(self) -> None:
         self._exchange.close()
 
-    def run(self, request: InferenceRequest) -> Completion:
+    def run(self, request: InferenceRequest, cancelled: threading.Event) -> Completion:
         """Everything but the callback; whatever goes wrong is told in the completion.
 
         Raises:
             Stopped: the service is shutting down.
+            Cancelled: ``cancelled`` was set, before the result was stored.
         """
         began = time.monotonic()
         try:
             with Progress(self._exchange, progress_url(request.callback_url)) as progress:
-                result, files = self._result(request, progress)
+                result, files = self._result(request, progress, cancelled)
                 self._exchange.upload(request.output_url, result)
         except CannotInfer as error:
             log.warning("job %s failed: %s", request.job_uuid, error)
             return Completion(status="failed", error=str(error))
-        except Stopped:
+        except (Stopped, Cancelled):
             raise
         except Exception as error:
             # a bug or a full disk must end as an answer too: the caller would wait until its deadline
@@ -97,8 +98,8 @@ class Inference:
             status="succeeded", output_object=request.output_object, file_size=len(result), file_name=_RESULT_NAME
         )
 
-    def _result(self, request: InferenceRequest, progress: Progress) -> tuple[bytes, int]:
-        deadline = Deadline(self._settings.ml_job_seconds)
+    def _result(self, request: InferenceRequest, progress: Progress, cancelled: threading.Event) -> tuple[bytes, int]:
+        deadline = Deadline(self._settings.ml_job_seconds, cancelled)
 
         def watch(done: int, total: int) -> None:
             if self._stopping.is_set():
@@ -113,12 +114,15 @@ class Inference:
             rows = self._analyst.analyse(file, printable(name), request.threshold, watch)
         return workbook(rows), len(rows)
 
-    def call_back(self, request: InferenceRequest, completion: Completion) -> None:
+    def call_back(self, request: InferenceRequest, completion: Completion, cancelled: threading.Event) -> None:
         """Delivers the completion; when it cannot, the outcome waits for whoever asks with GET /jobs/{job_uuid}.
 
         Raises:
             Stopped: the service is shutting down.
+            Cancelled: ``cancelled`` was set; nobody waits for it.
         """
+        if cancelled.is_set():
+            raise Cancelled
         try:
             status = self._exchange.complete(request.callback_url, completion.body())
         except CannotInfer as error:

@@ -14,26 +14,30 @@ from typing import Literal
 from uuid import UUID
 
 from stack.ml.configuration import Settings
-from stack.ml.endings import Stopped
+from stack.ml.endings import Cancelled, Stopped
 from stack.ml.inference import Completion, Inference, InferenceRequest
 
 log = logging.getLogger("stack.ml")
 
-Status = Literal["accepted", "working", "succeeded", "failed"]
+Status = Literal["accepted", "working", "succeeded", "failed", "cancelled"]
 
 
 class Job:
-    """``accepted`` when queued, ``working`` once a worker has it, then as its completion says (called back or not)."""
+    """``accepted`` when queued, ``working`` once a worker has it, then as its completion says (called back or not), or
+    ``cancelled``."""
 
     def __init__(self, request: InferenceRequest) -> None:
         self.request = request
         self.completion: Completion | None = None
         self.taken = False
+        self.cancelled = threading.Event()
 
     @property
     def status(self) -> Status:
         if self.completion:
             return self.completion.status
+        if self.cancelled.is_set():
+            return "cancelled"
         return "working" if self.taken else "accepted"
 
 
@@ -110,6 +114,17 @@ class Jobs:
         """The newest attempt at the job, None when it is not known or no longer remembered."""
         return self._by_uuid.get(job_uuid)
 
+    def cancel(self, job_uuid: UUID) -> bool:
+        """Have the job dropped at its next step and never called back; False when it is not known.
+
+        One that has ended stays as it ended; a call back that is on its way is not taken back.
+        """
+        job = self.find(job_uuid)
+        if job is None:
+            return False
+        job.cancelled.set()
+        return True
+
     def _begin(self, name: str, target: Callable[[], None]) -> None:
         # daemons: one stuck in a slow socket must not keep the process after SIGTERM
         thread = threading.Thread(target=target, name=name, daemon=True)
@@ -133,10 +148,14 @@ class Jobs:
 
     def _work(self, inference: Inference) -> None:
         while (job := self._waiting.get()) and not self._stopping.is_set():
+            if job.cancelled.is_set():
+                continue
             job.taken = True
             try:
-                job.completion = inference.run(job.request)
-                inference.call_back(job.request, job.completion)
+                job.completion = inference.run(job.request, job.cancelled)
+                inference.call_back(job.request, job.completion, job.cancelled)
+            except Cancelled:
+                log.info("job %s was cancelled", job.request.job_uuid)
             except Stopped:
                 log.info("job %s left unfinished by the shutdown", job.request.job_uuid)
             except Exception:

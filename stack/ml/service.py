@@ -1,4 +1,4 @@
-"""The service's HTTP face: POST /infer, GET /jobs/{job_uuid}, GET /health."""
+"""The service's HTTP face: POST /infer, GET and DELETE /jobs/{job_uuid}, GET /health."""
 
 import asyncio
 import hmac
@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 from typing import Annotated, Any
 from uuid import UUID
 
-from litestar import Litestar, Response, Router, get, post
+from litestar import Litestar, Response, Router, delete, get, post
 from litestar.connection import ASGIConnection
 from litestar.di import NamedDependency, Provide
-from litestar.exceptions import HTTPException, NotAuthorizedException
+from litestar.exceptions import HTTPException, NotAuthorizedException, NotFoundException
 from litestar.handlers import BaseRouteHandler
 from litestar.params import FromPath, HeaderParameter, JSONBody
 
@@ -61,6 +61,13 @@ async def job_status(job_uuid: FromPath[UUID], jobs: NamedDependency[Jobs]) -> R
     return Response({"job_uuid": job_uuid, "status": job.status, **(completion.body() if completion else {})})
 
 
+@delete("/jobs/{job_uuid:uuid}", status_code=204)
+async def cancel(job_uuid: FromPath[UUID], jobs: NamedDependency[Jobs]) -> None:
+    """204 once the job is marked to be dropped, also when it has ended already; 404 when it is not known."""
+    if not jobs.cancel(job_uuid):
+        raise NotFoundException(f"no job {job_uuid}")
+
+
 @get("/health")
 async def health(jobs: NamedDependency[Jobs]) -> Response[dict[str, str]]:
     """200 `{status: "ok"}` once the model is loaded, 503 `{status: "loading"}` before."""
@@ -89,7 +96,7 @@ def create_app(settings: Settings) -> Litestar:
             await asyncio.to_thread(jobs.stop, _STOP_SECONDS)
 
     return Litestar(
-        route_handlers=[health, Router("/", route_handlers=[infer, job_status], guards=[bearer])],
+        route_handlers=[health, Router("/", route_handlers=[infer, job_status, cancel], guards=[bearer])],
         dependencies={
             "jobs": Provide(lambda: jobs, sync_to_thread=False),
             "settings": Provide(lambda: settings, sync_to_thread=False),

@@ -4,37 +4,69 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
-from domain.jobs import Event, Status
-from storage.jobs.statements import SNAPSHOT
-from storage.jobs.transitions import event_of
+from domain.errors import Conflict
+from domain.jobs import FINAL, RANKS, Event, Priority
+from storage.jobs import admission
+from storage.jobs.admission import RUNNING
+from storage.jobs.statements import CLOSED, SNAPSHOT, move
+from storage.jobs.sweep import Due, due_of
+from storage.jobs.transitions import Moved, event_of, moved_of
 
 _event = f"""event AS (
-    INSERT INTO job_events (job_id, seq, type, data) SELECT id, event_seq, status::text, {SNAPSHOT} FROM moved
+    INSERT INTO job_events (job_id, seq, type, data)
+    SELECT id, event_seq, CASE WHEN status = 'pending' THEN 'created' ELSE status::text END, {SNAPSHOT} FROM moved
     RETURNING job_id, seq, type, at, data)
-    SELECT event.job_id AS id, event.seq, event.type, event.at, event.data FROM event"""
+    SELECT moved.id, moved.owner_id, moved.kind, moved.step, moved.priority, moved.admitted,
+           event.seq, event.type, event.at, event.data
+    FROM moved JOIN event ON event.job_id = moved.id"""
 
 _create = text(f"""
     WITH moved AS (
-        INSERT INTO jobs (id, owner_id, kind, title, description, params, input_file_id, owns_input, parent_id, status,
-                          step, queued_at, republish_at, event_seq)
+        INSERT INTO jobs (id, owner_id, kind, title, description, params, input_file_id, owns_input, parent_id,
+                          priority, status, event_seq)
         VALUES (:id, :owner_id, :kind, :title, :description, CAST(:params AS jsonb), :input_file_id, :owns_input,
-                :parent_id, CAST(:status AS job_status), :step, CASE WHEN :status = 'queued' THEN now() END,
-                now() + make_interval(secs => :republish), 1)
+                :parent_id, :priority, 'pending', 1)
         RETURNING *),
-    {_event.replace("status::text", "CASE WHEN status = 'pending' THEN 'created' ELSE 'queued' END")}""")
+    {_event}""")
+_create_queued = text(f"""
+    WITH moved AS (
+        INSERT INTO jobs (id, owner_id, kind, title, description, params, input_file_id, owns_input, parent_id,
+                          priority, status, step, queued_at, republish_at, admitted, published_at, publishes, event_seq)
+        SELECT :id, :owner_id, :kind, :title, :description, CAST(:params AS jsonb), :input_file_id, :owns_input,
+               :parent_id, :priority, 'queued', :first_step, now(), now() + make_interval(secs => :republish),
+               room, CASE WHEN room THEN now() END, room::int, 1
+        FROM (SELECT {RUNNING} < :limit AS room) AS counted
+        RETURNING *),
+    {_event}""")
 _attach = text(f"""
     WITH moved AS (
         UPDATE jobs SET status = 'queued', step = :step, input_file_id = :input_file_id, owns_input = :owns_input,
             queued_at = now(), run_at = now(), republish_at = now() + make_interval(secs => :republish),
+            admitted = room, published_at = CASE WHEN room THEN now() END, publishes = room::int,
             event_seq = event_seq + 1, updated_at = now()
-        WHERE id = :id AND status = 'pending' RETURNING *),
+        FROM (SELECT {RUNNING} < :limit AS room) AS counted
+        WHERE id = :id AND owner_id = :owner_id AND status = 'pending' AND cancel_requested_at IS NULL
+        RETURNING jobs.*),
     {_event}""")
 _rename = text("""
     UPDATE jobs SET title = COALESCE(:title, title), updated_at = now(),
         description = CASE WHEN :describe THEN :description ELSE description END
     WHERE id = :id AND (CAST(:owner_id AS uuid) IS NULL OR owner_id = :owner_id)""")
+# Nobody holds it: it ends here and now. Else its worker is asked to leave, at its next checkpoint.
+_cancel_now = move(
+    f"status = 'cancelled', {CLOSED}, cancel_requested_at = now(), message = NULL",
+    "id = :id AND (CAST(:owner_id AS uuid) IS NULL OR owner_id = :owner_id) AND completed_at IS NULL AND claim IS NULL",
+    "'cancelled'",
+)
+_ask_to_cancel = text("""
+    UPDATE jobs SET cancel_requested_at = COALESCE(cancel_requested_at, now())
+    WHERE id = :id AND (CAST(:owner_id AS uuid) IS NULL OR owner_id = :owner_id) AND completed_at IS NULL""")
+_rerun = text("""
+    SELECT jobs.kind, jobs.title, jobs.description, jobs.params, jobs.input_file_id, jobs.owns_input, jobs.owner_id,
+           jobs.priority, jobs.status
+    FROM jobs WHERE id = :id AND (CAST(:owner_id AS uuid) IS NULL OR owner_id = :owner_id)""")
 # A worker that is at it finds its claim gone and leaves. The file goes too when it came with the job and no other job
 # works on it.
 _delete = text("""
@@ -57,27 +89,87 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     input_file_id: UUID | None = None
     owns_input: bool = False
     parent_id: UUID | None = None
+    priority: Priority = Priority.NORMAL
 
 
-def create(connection: Connection, job: NewJob, republish: float) -> Event:
-    """A job in `queued` when it has its file, in `pending` when it has not; the sweep looks after ``republish`` s."""
-    queued = job.input_file_id is not None
-    values = msgspec.structs.asdict(job) | {
-        "params": msgspec.json.encode(job.params).decode(),
-        "status": Status.QUEUED if queued else Status.PENDING,
-        "step": job.first_step if queued else None,
-        "republish": republish,
-    }
-    return event_of(connection.execute(_create, values).one())
+class Ordered(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of an order: its event, and what to publish after the commit, if it is its turn."""
+
+    event: Event
+    due: Due | None
+
+
+def create(connection: Connection, job: NewJob, *, limit: int, republish: float) -> Ordered:
+    """A job in `queued` when it has its file, in `pending` when it has not. Needs a transaction.
+
+    It is its turn when fewer than ``limit`` of its owner's jobs are under way; else it waits to be admitted.
+    """
+    values = msgspec.structs.asdict(job) | {"params": msgspec.json.encode(job.params).decode()}
+    values["priority"] = RANKS[job.priority]
+    if job.input_file_id is None:
+        return _ordered(connection.execute(_create, values).one())
+    admission.lock(connection, job.owner_id)
+    return _ordered(connection.execute(_create_queued, {**values, "limit": limit, "republish": republish}).one())
 
 
 def attach(
-    connection: Connection, job_id: UUID, input_file_id: UUID, *, owns_input: bool, first_step: str, republish: float
-) -> Event | None:
-    """Give a pending job its file and queue it; None when it is not pending (any more)."""
-    values = {"id": job_id, "input_file_id": input_file_id, "owns_input": owns_input, "step": first_step}
-    row = connection.execute(_attach, {**values, "republish": republish}).one_or_none()
-    return None if row is None else event_of(row)
+    connection: Connection,
+    job_id: UUID,
+    owner_id: UUID,
+    input_file_id: UUID,
+    *,
+    owns_input: bool,
+    first_step: str,
+    limit: int,
+    republish: float,
+) -> Ordered | None:
+    """Give a pending job its file and queue it; None when it is not pending (any more). Needs a transaction."""
+    admission.lock(connection, owner_id)
+    values = {"id": job_id, "owner_id": owner_id, "input_file_id": input_file_id, "owns_input": owns_input}
+    values |= {"step": first_step, "limit": limit, "republish": republish}
+    row = connection.execute(_attach, values).one_or_none()
+    return None if row is None else _ordered(row)
+
+
+def _ordered(row: Row[Any]) -> Ordered:
+    return Ordered(event=event_of(row), due=due_of(row) if row.admitted else None)
+
+
+def cancel(connection: Connection, job_id: UUID, owner_id: UUID | None) -> tuple[bool, Moved | None]:
+    """Ask for the job to be cancelled: (whether there was such an unfinished job, the move if it ended at once)."""
+    values = {"id": job_id, "owner_id": owner_id}
+    row = connection.execute(_cancel_now, values).one_or_none()
+    if row is not None:
+        return True, moved_of(row)
+    return connection.execute(_ask_to_cancel, values).rowcount == 1, None
+
+
+def rerun(connection: Connection, job_id: UUID, owner_id: UUID | None, new_id: UUID, first_step: str) -> NewJob | None:
+    """A new job like that one, not stored yet; None when there is no such job.
+
+    Raises:
+        Conflict: it has not ended yet, or never had a file.
+    """
+    row = connection.execute(_rerun, {"id": job_id, "owner_id": owner_id}).one_or_none()
+    if row is None:
+        return None
+    if row.status not in FINAL:
+        raise Conflict(reason=f"the job has not ended yet (it is {row.status}); cancel it first")
+    if row.input_file_id is None:
+        raise Conflict(reason="the job never had a file to work on")
+    return NewJob(
+        id=new_id,
+        owner_id=row.owner_id,
+        kind=row.kind,
+        title=row.title,
+        description=row.description,
+        params=row.params,
+        first_step=first_step,
+        input_file_id=row.input_file_id,
+        owns_input=row.owns_input,
+        parent_id=job_id,
+        priority=next(priority for priority, rank in RANKS.items() if rank == row.priority),
+    )
 
 
 def rename(

@@ -13,6 +13,10 @@ SNAPSHOT = f"""jsonb_strip_nulls(jsonb_build_object(
     'status', moved.status, 'stage', moved.stage, 'progress', moved.progress, 'message', moved.message,
     'attempt', moved.attempt, 'error', CASE WHEN moved.status = 'failed' THEN {ERROR} END))"""
 
+# Whether the end of this job lets another of its owner's begin.
+BACKLOG = """(moved.completed_at IS NOT NULL AND moved.admitted AND EXISTS (
+    SELECT FROM jobs WHERE jobs.owner_id = moved.owner_id AND jobs.status = 'queued' AND NOT jobs.admitted))"""
+
 
 def move(
     sets: str,
@@ -39,7 +43,8 @@ def move(
             INSERT INTO job_events (job_id, seq, type, data)
             SELECT id, event_seq, {event}, {SNAPSHOT} FROM moved
             RETURNING job_id, seq, type, at, data)
-        SELECT moved.id, moved.owner_id, moved.kind, moved.step, moved.claim IS NOT NULL AS held, moved.signal,
+        SELECT moved.id, moved.owner_id, moved.kind, moved.step, moved.priority, moved.claim IS NOT NULL AS held,
+               moved.signal, {BACKLOG} AS backlog,
                moved.result_key, moved.result_name, moved.result_size, event.seq, event.type, event.at, event.data
         FROM moved JOIN event ON event.job_id = moved.id""")
 
@@ -49,38 +54,41 @@ HELD = "id = :id AND claim = :claim AND step = :step"
 LET_GO = "claim = NULL, lease_until = NULL"
 # The wall clock: now() stands still at the start of a transaction, and its effects may take longer than a lease.
 LEASED = "lease_until = clock_timestamp() + make_interval(secs => :lease)"
-CLOSED = f"{LET_GO}, step = NULL, awaiting = FALSE, completed_at = now()"
+# Set when a message is about to be sent; should it get lost, the sweep sends another after :republish seconds.
+PUBLISHED = "published_at = now(), publishes = 1, republish_at = now() + make_interval(secs => :republish)"
+# Free to be claimed, and to be published by the next sweep.
+REQUEUED = "run_at = now(), republish_at = now(), publishes = 0"
+CLOSED = f"{LET_GO}, step = NULL, awaiting = FALSE, circuit = NULL, completed_at = now()"
 RESULT = """result_key = COALESCE(:result_key, result_key), result_name = COALESCE(:result_name, result_name),
     result_size = COALESCE(:result_size, result_size)"""
 
 CLAIM = text(f"""
     WITH moved AS (
         UPDATE jobs SET status = 'processing', stage = step, message = NULL, claim = :claim, claimed_by = :worker,
-            claimed_at = now(),
+            claimed_at = now(), circuit = NULL,
             {LEASED}, started_at = COALESCE(started_at, now()), event_seq = event_seq + 1, updated_at = now()
         WHERE id = :id AND step = :step AND status IN ('queued', 'processing') AND NOT awaiting AND claim IS NULL
-            AND run_at <= now() AND cancel_requested_at IS NULL
+            AND admitted AND run_at <= now() AND cancel_requested_at IS NULL
         RETURNING *),
     event AS (
         INSERT INTO job_events (job_id, seq, type, data) SELECT id, event_seq, 'stage', {SNAPSHOT} FROM moved
         RETURNING job_id, seq, type, at, data)
-    SELECT moved.id, moved.owner_id, moved.kind, moved.step, moved.attempt, moved.params, moved.signal,
-           moved.result_key, moved.result_name, moved.result_size, moved.claimed_at,
+    SELECT moved.id, moved.owner_id, moved.kind, moved.step, moved.attempt, moved.params, moved.signal, moved.priority,
+           moved.result_key, moved.result_name, moved.result_size, moved.claimed_at, moved.delayed_since,
            event.seq, event.type, event.at, event.data,
            files.object_key, files.name, files.size, files.content_type, files.kind AS file_kind
     FROM moved JOIN event ON event.job_id = moved.id LEFT JOIN files ON files.id = moved.input_file_id""")
 
 ADVANCE = move(
     f"step = :next, stage = :next, attempt = 1, losses = 0, claimed_at = now(), {LEASED}, {RESULT}, "
-    "progress = GREATEST(progress, :until), message = :message",
+    "progress = GREATEST(progress, :until), message = :message, delayed_since = NULL",
     f"{HELD} AND cancel_requested_at IS NULL",
     "'stage'",
     outcome="'done'",
 )
 HAND_OVER = move(
     f"step = :next, attempt = 1, losses = 0, {LET_GO}, {RESULT}, run_at = now(), "
-    "republish_at = now() + make_interval(secs => :republish), "
-    "progress = GREATEST(progress, :until), message = :message",
+    f"{PUBLISHED}, progress = GREATEST(progress, :until), message = :message, delayed_since = NULL",
     f"{HELD} AND cancel_requested_at IS NULL",
     "'handed_over'",
     outcome="'done'",
@@ -91,10 +99,22 @@ WAIT = move(
     "stage = CASE WHEN signal IS NULL THEN 'waiting' ELSE :next END, "
     "claim = CASE WHEN signal IS NULL THEN NULL ELSE claim END, claimed_at = now(), "
     "lease_until = CASE WHEN signal IS NOT NULL THEN clock_timestamp() + make_interval(secs => :lease) END, "
-    "deadline_at = now() + make_interval(secs => :seconds), message = :message",
+    "deadline_at = now() + make_interval(secs => :seconds), message = :message, "
+    "delayed_since = CASE WHEN signal IS NOT NULL THEN NULL WHEN :again THEN delayed_since ELSE now() END",
     f"{HELD} AND cancel_requested_at IS NULL",
     "CASE WHEN moved.awaiting THEN 'waiting' ELSE 'stage' END",
     outcome="'done'",
+)
+# Put off for a reason that is not the job's. If the signal has come meanwhile, there is nothing to put off.
+POSTPONE = move(
+    f"{LET_GO}, delayed_since = COALESCE(delayed_since, now()), message = :message, publishes = 0, "
+    "run_at = now() + CASE WHEN signal IS NULL THEN make_interval(secs => :seconds) ELSE make_interval() END, "
+    "republish_at = now() + CASE WHEN signal IS NULL THEN make_interval(secs => :seconds) ELSE make_interval() END, "
+    "circuit = CASE WHEN signal IS NULL THEN CAST(:circuit AS text) END",
+    f"{HELD} AND cancel_requested_at IS NULL",
+    "'postponed'",
+    outcome="'postponed'",
+    error=":error_code, :error_message",
 )
 SUCCEED = move(
     f"status = 'succeeded', {CLOSED}, {RESULT}, progress = 100, message = COALESCE(:message, message)",
@@ -104,21 +124,37 @@ SUCCEED = move(
 )
 RETRY = move(
     f"attempt = attempt + 1, {LET_GO}, run_at = now() + make_interval(secs => :delay), "
-    "republish_at = now() + make_interval(secs => :delay), message = :error_message",
+    "republish_at = now() + make_interval(secs => :delay), publishes = 0, message = :error_message",
     f"{HELD} AND cancel_requested_at IS NULL",
     "'retrying'",
     outcome="'retrying'",
     error=":error_code, :error_message",
 )
+# A step that waits for a signal does not fail when that has come meanwhile: what was told is what counts.
 FAIL = move(
     f"status = 'failed', {CLOSED}, error_code = :error_code, error_message = :error_message, error_stage = stage, "
     "error_retryable = :retryable, message = :error_message",
-    HELD,
+    f"{HELD} AND (NOT :unless_signalled OR signal IS NULL)",
     "'failed'",
     outcome="'failed'",
     error=":error_code, :error_message",
 )
-INTERRUPT = move(f"{LET_GO}, run_at = now(), republish_at = now()", HELD, "'interrupted'", outcome="'interrupted'")
+# The step ran longer than it may; the process that runs it ends itself after this.
+OVERRUN = move(
+    f"{LET_GO}, {REQUEUED}, losses = losses + 1",
+    f"{HELD} AND losses + 1 < :losses",
+    "'interrupted'",
+    outcome="'timed_out'",
+)
+OVERRUN_FOR_GOOD = move(
+    f"status = 'failed', {CLOSED}, losses = losses + 1, error_code = :error_code, error_message = :error_message, "
+    "error_stage = stage, error_retryable = :retryable, message = :error_message",
+    HELD,
+    "'failed'",
+    outcome="'timed_out'",
+    error=":error_code, :error_message",
+)
+INTERRUPT = move(f"{LET_GO}, {REQUEUED}", HELD, "'interrupted'", outcome="'interrupted'")
 CANCEL = move(
     f"status = 'cancelled', {CLOSED}, message = NULL",
     f"{HELD} AND cancel_requested_at IS NOT NULL",
@@ -126,11 +162,13 @@ CANCEL = move(
     outcome="'cancelled'",
 )
 # A job can be told what it waits for from the moment the step that causes it has begun: while the step runs, while it
-# waits for a worker again because its own died or its answer was lost, and while the job waits.
-_BEGUN = "id = :id AND status = 'processing' AND signal IS NULL AND (awaiting OR (step = :waits AND stage = :waits))"
+# waits for a worker again because its own died or its answer was lost, while the job waits, and while it goes and asks.
+_WAITS = "status = 'processing' AND (awaiting OR (step = :waits AND stage = :waits) OR step = CAST(:asks AS text))"
+_BEGUN = f"id = :id AND signal IS NULL AND {_WAITS}"
 SIGNAL = move(
-    "signal = CAST(:signal AS jsonb), awaiting = FALSE, run_at = now(), "
-    f"republish_at = now() + make_interval(secs => :republish), {RESULT}, progress = GREATEST(progress, :until), "
+    "signal = CAST(:signal AS jsonb), awaiting = FALSE, circuit = NULL, run_at = now(), "
+    "delayed_since = CASE WHEN awaiting THEN NULL ELSE delayed_since END, "
+    f"{PUBLISHED}, {RESULT}, progress = GREATEST(progress, :until), "
     "message = NULL",
     _BEGUN,
     "'resumed'",
@@ -149,7 +187,7 @@ PROGRESS = text("""
     UPDATE jobs SET progress = GREATEST(progress, :progress), message = COALESCE(:message, message), updated_at = now()
     WHERE id = :id AND claim = :claim RETURNING progress""")
 # While a job waits, how far the other side is: spread over the part of the bar that the waiting has.
-REMOTE_PROGRESS = text("""
+REMOTE_PROGRESS = text(f"""
     UPDATE jobs SET progress = GREATEST(progress, :progress), message = COALESCE(:message, message), updated_at = now()
-    WHERE id = :id AND status = 'processing' AND (awaiting OR (step = :waits AND stage = :waits))
+    WHERE id = :id AND {_WAITS}
     RETURNING stage, progress, message, updated_at""")

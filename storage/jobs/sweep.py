@@ -1,22 +1,25 @@
 """What the sweep asks of Postgres every few seconds; safe to run twice at once and at any moment.
 
-Each question is one bounded statement with ``FOR UPDATE SKIP LOCKED`` on a partial index of its own.
+Each question is one bounded statement with ``SKIP LOCKED`` on a partial index of its own.
 """
 
+from typing import Any
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import Connection, TextClause, text
+from sqlalchemy import Connection, Row, TextClause, text
 
 from domain.errors import MillraceError
-from storage.jobs.statements import CLOSED, LET_GO, move
+from storage.jobs.statements import CLOSED, LET_GO, REQUEUED, move
 from storage.jobs.transitions import Moved, moved_of
 
 BATCH = 500
 
 
 def _some(condition: str, order: str) -> str:
-    return f"id IN (SELECT id FROM jobs WHERE {condition} ORDER BY {order} LIMIT {BATCH} FOR UPDATE SKIP LOCKED)"
+    # NO KEY UPDATE is what an UPDATE takes: a plain FOR UPDATE would also pass over every job some transaction has only
+    # referred to, for instance one that hangs amid its effects.
+    return f"id IN (SELECT id FROM jobs WHERE {condition} ORDER BY {order} LIMIT {BATCH} FOR NO KEY UPDATE SKIP LOCKED)"
 
 
 _FAIL = (
@@ -24,10 +27,11 @@ _FAIL = (
     "error_retryable = :retryable, message = :error_message"
 )
 _HOLDER = "stage, attempt, claimed_by, claimed_at"
-_EXPIRED = "claim IS NOT NULL AND lease_until < now()"
+# The lease has run out, or the process that holds it is known to be gone.
+_EXPIRED = "claim IS NOT NULL AND (lease_until < now() OR claimed_by = ANY(:gone))"
 
 _lost = move(
-    f"{LET_GO}, losses = losses + 1, run_at = now(), republish_at = now()",
+    f"{LET_GO}, {REQUEUED}, losses = losses + 1",
     _some(f"{_EXPIRED} AND losses + 1 < :losses AND cancel_requested_at IS NULL", "lease_until"),
     "'interrupted'",
     outcome="'lost'",
@@ -52,37 +56,60 @@ _cancelled = move(
     "'cancelled'",
 )
 _overdue = move(_FAIL, _some("awaiting AND deadline_at < now() AND kind = :kind", "deadline_at"), "'failed'")
+# The job waits no more but is to go and ask; that is a step like any other, with a claim, a lease and attempts.
+_to_ask = text(f"""
+    UPDATE jobs SET awaiting = FALSE, step = :asks, attempt = 1, losses = 0, run_at = now(), republish_at = now(),
+        publishes = 0, updated_at = now()
+    WHERE {
+    _some(
+        "awaiting AND deadline_at < now() AND kind = :kind AND step = :next AND cancel_requested_at IS NULL",
+        "deadline_at",
+    )
+}""")
 _abandoned = move(
     _FAIL,
     _some("status = 'pending' AND created_at < now() - make_interval(secs => :seconds)", "created_at"),
     "'failed'",
 )
+_READY = "claim IS NULL AND NOT awaiting AND admitted AND status IN ('queued', 'processing')"
+# Each time nobody claims what was published, the next time is twice as far, up to 64 times: a long queue is no loss.
 _due = text(f"""
-    UPDATE jobs SET republish_at = now() + make_interval(secs => :republish)
+    UPDATE jobs SET published_at = now(), publishes = publishes + 1,
+        republish_at = now() + make_interval(secs => :republish * 2 ^ LEAST(publishes, 6))
     WHERE {
-    _some(
-        "claim IS NULL AND NOT awaiting AND status IN ('queued', 'processing') AND republish_at <= now() "
-        "AND run_at <= now() AND cancel_requested_at IS NULL",
-        "republish_at",
-    )
-} RETURNING id, kind, step""")
-_unpublished = text("UPDATE jobs SET republish_at = now() WHERE id = ANY(:ids) AND claim IS NULL")
+    _some(f"{_READY} AND republish_at <= now() AND run_at <= now() AND cancel_requested_at IS NULL", "republish_at")
+} RETURNING id, kind, step, priority""")
+_unpublished = text("UPDATE jobs SET republish_at = now(), publishes = 0 WHERE id = ANY(:ids) AND claim IS NULL")
+# The broker holds nothing for these tasks, so what was published and not claimed is lost.
+_lost_messages = text(f"""
+    UPDATE jobs SET republish_at = now(), publishes = 0
+    WHERE {_READY} AND kind || '.' || step = ANY(:tasks) AND republish_at > now() AND run_at <= now()
+        AND published_at < now() - make_interval(secs => :patience)""")
+_holders = text("SELECT DISTINCT claimed_by FROM jobs WHERE claim IS NOT NULL")
 
 
 class Due(msgspec.Struct, frozen=True, kw_only=True):
+    """A job's step to be published now."""
+
     job_id: UUID
     kind: str
     step: str
+    priority: int
 
 
-def release_lost(connection: Connection, quarantine_after: int) -> list[Moved]:
-    """Take back the claims whose lease has run out: their workers died, hang or were cut off."""
-    return _all(connection, _lost, losses=quarantine_after)
+def holders(connection: Connection) -> list[str]:
+    """The names of the processes that hold claims."""
+    return list(connection.execute(_holders).scalars())
 
 
-def quarantine(connection: Connection, quarantine_after: int, error: MillraceError) -> list[Moved]:
+def release_lost(connection: Connection, quarantine_after: int, gone: list[str]) -> list[Moved]:
+    """Take back the claims whose lease has run out, or whose holder is among the ``gone``."""
+    return _all(connection, _lost, losses=quarantine_after, gone=gone)
+
+
+def quarantine(connection: Connection, quarantine_after: int, error: MillraceError, gone: list[str]) -> list[Moved]:
     """Fail the jobs whose step has lost its worker ``quarantine_after`` times."""
-    return _all(connection, _quarantined, losses=quarantine_after, **_failure(error))
+    return _all(connection, _quarantined, losses=quarantine_after, gone=gone, **_failure(error))
 
 
 def finish_cancelled(connection: Connection) -> list[Moved]:
@@ -95,6 +122,11 @@ def fail_overdue(connection: Connection, kind: str, error: MillraceError) -> lis
     return _all(connection, _overdue, kind=kind, **_failure(error))
 
 
+def ask_overdue(connection: Connection, kind: str, *, next_step: str, asks: str) -> int:
+    """Give the jobs of this kind that waited past their deadline for ``next_step`` the step ``asks``; their number."""
+    return connection.execute(_to_ask, {"kind": kind, "next": next_step, "asks": asks}).rowcount
+
+
 def fail_abandoned(connection: Connection, seconds: float, error: MillraceError) -> list[Moved]:
     """Fail the jobs that stayed without a file for ``seconds``."""
     return _all(connection, _abandoned, seconds=seconds, **_failure(error))
@@ -103,7 +135,16 @@ def fail_abandoned(connection: Connection, seconds: float, error: MillraceError)
 def due(connection: Connection, republish: float) -> list[Due]:
     """The jobs to publish now, marked so that no other sweep takes them for ``republish`` seconds."""
     rows = connection.execute(_due, {"republish": republish})
-    return [Due(job_id=row.id, kind=row.kind, step=row.step) for row in rows]
+    return [due_of(row) for row in rows]
+
+
+def lost_messages(connection: Connection, tasks: list[str], patience: float) -> int:
+    """Make due again what was published for these tasks over ``patience`` seconds ago; the number of jobs."""
+    return connection.execute(_lost_messages, {"tasks": tasks, "patience": patience}).rowcount
+
+
+def due_of(row: Row[Any]) -> Due:
+    return Due(job_id=row.id, kind=row.kind, step=row.step, priority=row.priority)
 
 
 def unpublished(connection: Connection, ids: list[UUID]) -> None:

@@ -64,12 +64,22 @@ jobs = Table(
     Column("lease_until", _time),
     Column("run_at", _time, nullable=False, server_default=_now),
     Column("republish_at", _time, nullable=False, server_default=_now),
+    Column("published_at", _time),
+    Column("publishes", SmallInteger, nullable=False, server_default=text("0")),
+    Column("priority", SmallInteger, nullable=False, server_default=text("1")),  # 0 high, 1 normal, 2 low
+    # counted towards its owner's limit; a queued job that is not admitted waits in Postgres, not in the broker
+    Column("admitted", Boolean, nullable=False, server_default=text("false")),
     Column("awaiting", Boolean, nullable=False, server_default=text("false")),
     Column("deadline_at", _time),
+    # held up by somebody else: since the step was first put off, or since the job began to wait; and for which circuit
+    Column("delayed_since", _time),
+    Column("circuit", Text),
     Column("signal", JSONB),
     Column("cancel_requested_at", _time),
     Column("event_seq", Integer, nullable=False, server_default=text("0")),
     CheckConstraint("progress BETWEEN 0 AND 100", name="progress_is_percent"),
+    CheckConstraint("priority BETWEEN 0 AND 2", name="priority_is_known"),
+    CheckConstraint("admitted OR status <> 'processing'", name="processing_is_admitted"),
     CheckConstraint("(status = 'failed') = (error_code IS NOT NULL)", name="failed_has_error"),
     CheckConstraint(f"(status IN {_final}) = (completed_at IS NOT NULL)", name="final_has_time"),
     CheckConstraint("(status IN ('queued', 'processing')) = (step IS NOT NULL)", name="active_has_step"),
@@ -79,16 +89,42 @@ jobs = Table(
     CheckConstraint("NOT awaiting OR (status = 'processing' AND deadline_at IS NOT NULL)", name="waiting_has_deadline"),
     Index("ix_jobs_owner_id_id", "owner_id", text("id DESC")),
     Index("ix_jobs_input_file_id", "input_file_id"),
-    Index("ix_jobs_parent_id", "parent_id"),
+    Index("ix_jobs_parent_id", "parent_id", postgresql_where=text("parent_id IS NOT NULL")),
     # one partial index for each question the sweep asks
     Index(
         "ix_jobs_due",
         "republish_at",
-        postgresql_where=text("claim IS NULL AND NOT awaiting AND status IN ('queued', 'processing')"),
+        postgresql_where=text("claim IS NULL AND NOT awaiting AND admitted AND status IN ('queued', 'processing')"),
     ),
     Index("ix_jobs_leased", "lease_until", postgresql_where=text("claim IS NOT NULL")),
     Index("ix_jobs_awaiting", "deadline_at", postgresql_where=text("awaiting")),
     Index("ix_jobs_pending", "created_at", postgresql_where=text("status = 'pending'")),
+    Index(
+        "ix_jobs_cancelling",
+        "cancel_requested_at",
+        postgresql_where=text("cancel_requested_at IS NOT NULL AND status IN ('pending', 'queued', 'processing')"),
+    ),
+    # who is to be admitted next, and how many of an owner's run
+    Index(
+        "ix_jobs_backlog",
+        "owner_id",
+        "priority",
+        "id",
+        postgresql_where=text("status = 'queued' AND NOT admitted"),
+    ),
+    Index(
+        "ix_jobs_running",
+        "owner_id",
+        postgresql_where=text("admitted AND status IN ('queued', 'processing')"),
+    ),
+    # what retention and the gauges ask of jobs that have ended
+    Index("ix_jobs_completed_at", "completed_at", postgresql_where=text("completed_at IS NOT NULL")),
+    Index(
+        "ix_jobs_quarantined",
+        "completed_at",
+        postgresql_where=text("error_code IN ('worker_lost', 'step_timeout')"),
+    ),
+    Index("ix_jobs_circuit", "circuit", "claimed_at", postgresql_where=text("circuit IS NOT NULL")),
     # nearly every update of a job touches an indexed column; free space in the page keeps the new version close by
     postgresql_with={"fillfactor": "70"},
 )
@@ -117,7 +153,7 @@ job_attempts = Table(
     Column("job_id", Uuid, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
     Column("step", Text, nullable=False),
     Column("attempt", Integer, nullable=False),
-    Column("outcome", Text, nullable=False),  # done | retrying | failed | interrupted | lost | cancelled
+    Column("outcome", Text, nullable=False),  # done retrying postponed failed interrupted lost timed_out cancelled
     Column("worker", Text),
     Column("started_at", _time, nullable=False),
     Column("finished_at", _time, nullable=False, server_default=_now),

@@ -28,6 +28,8 @@ class Moved(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     step: str | None  # the step that is next or running now
     held: bool  # whether the claim still stands after the move
+    priority: int
+    backlog: bool  # the job has ended, and others of its owner wait to be admitted
     signal: dict[str, Any] | None
     result: ResultFile | None
     event: Event
@@ -55,6 +57,7 @@ def claim(connection: Connection, job_id: UUID, step: str, worker: str, lease: f
         )
         if row.object_key
         else None,
+        delayed=(row.claimed_at - row.delayed_since).total_seconds() if row.delayed_since else 0.0,
     )
     return Claim(token=token, job=job, worker=worker, started_at=row.claimed_at), event_of(row)
 
@@ -112,10 +115,36 @@ def hand_over(
 
 
 def wait(
-    connection: Connection, claim: Claim, *, next_step: str, seconds: float, lease: float, message: str | None
+    connection: Connection,
+    claim: Claim,
+    *,
+    next_step: str,
+    seconds: float,
+    lease: float,
+    message: str | None,
+    again: bool = False,
 ) -> Moved | None:
-    """The step is done and the job waits for a signal; if it has come already, ``held`` is true and the next begins."""
-    return _act(connection, statements.WAIT, claim, next=next_step, seconds=seconds, lease=lease, message=message)
+    """The step is done and the job waits for a signal; if it has come already, ``held`` is true and the next begins.
+
+    ``again``: it has waited before, and the time it does so is counted on.
+    """
+    values = {"next": next_step, "seconds": seconds, "lease": lease, "message": message, "again": again}
+    return _act(connection, statements.WAIT, claim, **values)
+
+
+def postpone(
+    connection: Connection,
+    claim: Claim,
+    *,
+    seconds: float,
+    message: str,
+    circuit: str | None = None,
+    error: MillraceError | None = None,
+) -> Moved | None:
+    """The step is put off for ``seconds``, or until the circuit lets it through; the attempt keeps its number."""
+    values = {"seconds": seconds, "message": message, "circuit": circuit}
+    said = {"error_code": error and error.code, "error_message": error and str(error)}
+    return _act(connection, statements.POSTPONE, claim, **values, **said)
 
 
 def succeed(connection: Connection, claim: Claim, *, message: str | None, result: ResultFile | None) -> Moved | None:
@@ -127,9 +156,17 @@ def retry(connection: Connection, claim: Claim, error: MillraceError, delay: flo
     return _act(connection, statements.RETRY, claim, delay=delay, error_code=error.code, error_message=str(error))
 
 
-def fail(connection: Connection, claim: Claim, error: MillraceError) -> Moved | None:
-    return _act(
-        connection, statements.FAIL, claim, error_code=error.code, error_message=str(error), retryable=error.retryable
+def fail(connection: Connection, claim: Claim, error: MillraceError, *, unless_signalled: bool = False) -> Moved | None:
+    """End the job; None also when ``unless_signalled`` and the signal has come while the step ran."""
+    failure = {"error_code": error.code, "error_message": str(error), "retryable": error.retryable}
+    return _act(connection, statements.FAIL, claim, unless_signalled=unless_signalled, **failure)
+
+
+def overrun(connection: Connection, claim: Claim, error: MillraceError, quarantine_after: int) -> Moved | None:
+    """The step ran longer than it may: to be tried again, or failed with ``error`` at the last of its times."""
+    failure = {"error_code": error.code, "error_message": str(error), "retryable": error.retryable}
+    return _act(connection, statements.OVERRUN, claim, losses=quarantine_after) or _act(
+        connection, statements.OVERRUN_FOR_GOOD, claim, **failure
     )
 
 
@@ -152,18 +189,29 @@ def signal(
     until: int,
     republish: float,
     result: ResultFile | None,
+    asks: str | None = None,
 ) -> Moved | None:
-    """End the waiting after step ``waits``; None when the job does not wait (yet, any more, or at all)."""
+    """End the waiting after step ``waits``; None when the job does not wait (yet, any more, or at all).
+
+    ``asks`` is the step that goes and asks when the deadline has passed: until it is over, the job still waits.
+    """
     values = {"id": job_id, "signal": msgspec.json.encode(content).decode(), "waits": waits, "until": until}
+    values["asks"] = asks
     row = connection.execute(statements.SIGNAL, {**values, "republish": republish, **_result(result)}).one_or_none()
     return moved_of(row) if row else None
 
 
 def fail_signalled(
-    connection: Connection, job_id: UUID, content: dict[str, Any], error: MillraceError, *, waits: str
+    connection: Connection,
+    job_id: UUID,
+    content: dict[str, Any],
+    error: MillraceError,
+    *,
+    waits: str,
+    asks: str | None = None,
 ) -> Moved | None:
     """End a waiting job as failed because what it waited for failed; None when it does not wait."""
-    values = {"id": job_id, "signal": msgspec.json.encode(content).decode(), "waits": waits}
+    values = {"id": job_id, "signal": msgspec.json.encode(content).decode(), "waits": waits, "asks": asks}
     failure = {"error_code": error.code, "error_message": str(error), "retryable": error.retryable}
     row = connection.execute(statements.FAIL_SIGNALLED, {**values, **failure}).one_or_none()
     return moved_of(row) if row else None
@@ -182,10 +230,10 @@ def progress(connection: Connection, claim: Claim, percent: int, message: str | 
 
 
 def remote_progress(
-    connection: Connection, job_id: UUID, percent: int, message: str | None, *, waits: str
+    connection: Connection, job_id: UUID, percent: int, message: str | None, *, waits: str, asks: str | None = None
 ) -> Event | None:
     """Store how far the other side is while the job waits after step ``waits``; None when it does not wait."""
-    values = {"id": job_id, "progress": percent, "message": message, "waits": waits}
+    values = {"id": job_id, "progress": percent, "message": message, "waits": waits, "asks": asks}
     row = connection.execute(statements.REMOTE_PROGRESS, values).one_or_none()
     if row is None:
         return None
@@ -203,6 +251,8 @@ def moved_of(row: Row[Any]) -> Moved:
         kind=row.kind,
         step=row.step,
         held=row.held,
+        priority=row.priority,
+        backlog=row.backlog,
         signal=row.signal,
         result=result_of(row),
         event=event_of(row),

@@ -6,23 +6,33 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, text
 
 from domain.files import File
-from domain.jobs import Job, JobError, Result, Status
+from domain.jobs import RANKS, Attempt, AttemptError, Job, JobError, Result, Status
 
 COLUMNS = """jobs.id, jobs.kind, jobs.title, jobs.description, jobs.status, jobs.stage, jobs.progress, jobs.message,
     jobs.params, jobs.parent_id, jobs.result_key, jobs.result_name, jobs.result_size, jobs.error_code,
-    jobs.error_message, jobs.error_stage, jobs.error_retryable, jobs.attempt, jobs.created_at, jobs.updated_at,
+    jobs.error_message, jobs.error_stage, jobs.error_retryable, jobs.attempt, jobs.priority,
+    jobs.created_at, jobs.updated_at,
     jobs.queued_at, jobs.started_at, jobs.completed_at, results.parsed_at AS results_parsed_at,
     files.id AS file_id, files.filename, files.name AS file_name, files.size AS file_size, files.content_type,
     files.sha256, files.kind AS file_kind, files.created_at AS file_created_at, files.object_key"""
 TABLES = """jobs LEFT JOIN files ON files.id = jobs.input_file_id LEFT JOIN results ON results.job_id = jobs.id"""
 
+_PRIORITY = {rank: priority for priority, rank in RANKS.items()}
 _one = text(f"""
     SELECT {COLUMNS} FROM {TABLES}
     WHERE jobs.id = :id AND (CAST(:owner_id AS uuid) IS NULL OR jobs.owner_id = :owner_id)""")
 _standing = text("""
     SELECT status, event_seq FROM jobs
     WHERE id = :id AND (CAST(:owner_id AS uuid) IS NULL OR owner_id = :owner_id)""")
-_signalled = text("SELECT status, signal FROM jobs WHERE id = :id")
+_attempts = text("""
+    SELECT id, step, attempt, outcome, worker, started_at, finished_at, error_code, error_message FROM job_attempts
+    WHERE job_id = :id AND id > :after
+    UNION ALL
+    SELECT NULL, step, attempt, 'running', claimed_by, claimed_at, NULL, NULL, NULL FROM jobs
+    WHERE id = :id AND claim IS NOT NULL
+    ORDER BY id LIMIT :limit""")
+_owner = text("SELECT owner_id FROM jobs WHERE id = :id")
+_signalled = text("SELECT status, signal, result_key IS NOT NULL AS has_result FROM jobs WHERE id = :id")
 _page = text(f"""
     SELECT {COLUMNS} FROM {TABLES}
     WHERE (CAST(:owner_id AS uuid) IS NULL OR jobs.owner_id = :owner_id)
@@ -51,10 +61,34 @@ def standing(connection: Connection, job_id: UUID, owner_id: UUID | None) -> tup
     return (None, 0) if row is None else (Status(row.status), row.event_seq)
 
 
-def signalled(connection: Connection, job_id: UUID) -> tuple[Status, dict[str, Any] | None] | None:
-    """(status, what ended its waiting) of a job, whoever owns it."""
+def attempts(connection: Connection, job_id: UUID, *, after: int, limit: int) -> list[tuple[int | None, Attempt]]:
+    """(cursor, attempt) of at most ``limit`` attempts after the cursor ``after``; the running one, last, has none."""
+    rows = connection.execute(_attempts, {"id": job_id, "after": after, "limit": limit})
+    return [(row.id, _attempt(row)) for row in rows]
+
+
+def _attempt(row: Row[Any]) -> Attempt:
+    return Attempt(
+        step=row.step,
+        attempt=row.attempt,
+        outcome=row.outcome,
+        worker=row.worker,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        error=AttemptError(code=row.error_code, message=row.error_message) if row.error_code else None,
+    )
+
+
+def owner(connection: Connection, job_id: UUID) -> UUID | None:
+    """Whose job it is; None when there is no such job."""
+    found: UUID | None = connection.execute(_owner, {"id": job_id}).scalar_one_or_none()
+    return found
+
+
+def signalled(connection: Connection, job_id: UUID) -> tuple[Status, dict[str, Any] | None, bool] | None:
+    """(status, what ended its waiting, whether it has a result) of a job, whoever owns it."""
     row = connection.execute(_signalled, {"id": job_id}).one_or_none()
-    return None if row is None else (Status(row.status), row.signal)
+    return None if row is None else (Status(row.status), row.signal, row.has_result)
 
 
 def page(
@@ -92,6 +126,7 @@ def job_of(row: Row[Any]) -> Job:
         parent_id=row.parent_id,
         profile=row.params.get("profile"),
         threshold=row.params.get("threshold"),
+        priority=_PRIORITY[row.priority],
         attempts=row.attempt,
         created_at=row.created_at,
         updated_at=row.updated_at,

@@ -38,6 +38,7 @@ def scripted(scripted_ml: ScriptedMl) -> Iterator[Stack]:
         "ML_PROFILES": PROFILES,
         "ML_REQUEST_SECONDS": "1",
         "ML_DEADLINE_SECONDS": "3",
+        "ML_CIRCUIT_FAILURES": "1000",  # what one test does to the service must not hold up the next
         "RETRY_ATTEMPTS": "3",
         "RETRY_BASE_SECONDS": "0.2",
         "SWEEP_SECONDS": "0.5",

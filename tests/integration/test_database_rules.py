@@ -1,6 +1,5 @@
 """The database itself keeps the rules of a job, whatever the code does."""
 
-from collections.abc import Iterator
 from itertools import product
 from typing import Any
 from uuid import UUID
@@ -35,9 +34,8 @@ WAYS = {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def database(in_process: Stack) -> Iterator[None]:
+def database(in_process: Stack) -> None:
     upgrade()
-    yield
 
 
 def move(job_id: UUID, to: Status) -> None:

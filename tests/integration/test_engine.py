@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import pytest
 import redis
 from sqlalchemy import Connection, text
@@ -20,7 +21,7 @@ from stack.up import Stack
 from storage import events
 from storage.configuration import settings
 from storage.database import autocommit
-from storage.jobs import sweep, transitions
+from storage.jobs import transitions
 from tests import job_rows
 from workers import engine as engine_module
 from workers import leases
@@ -65,7 +66,8 @@ class Run:
         def going_on() -> None:
             self.went_on += 1
 
-        return self.engine.run(self.job_id, name, going_on)
+        due = self.engine.run(self.job_id, name, going_on)
+        return due.step if due else None
 
     @property
     def row(self) -> dict[str, Any]:
@@ -285,7 +287,7 @@ def test_a_worker_stopped_while_the_database_is_away_stops_all_the_same(monkeypa
     @contextmanager
     def away() -> Iterator[Connection]:
         raise DatabaseUnavailable
-        yield
+        yield  # type: ignore[unreachable]
 
     def stopped(job: JobInStep, context: Context) -> Outcome:
         monkeypatch.setattr(engine_module, "autocommit", away)
@@ -302,7 +304,9 @@ def test_a_worker_stopped_while_the_database_is_away_stops_all_the_same(monkeypa
 def sweep_until(stop: threading.Event) -> None:
     while not stop.wait(0.05):
         with autocommit() as connection:
-            sweep.release_lost(connection, 100)
+            connection.execute(
+                text("UPDATE jobs SET claim = NULL, lease_until = NULL, losses = losses + 1 WHERE lease_until < now()")
+            )
 
 
 @contextmanager
@@ -368,9 +372,7 @@ def test_the_heartbeat_survives_what_it_did_not_expect(monkeypatch: pytest.Monke
 
 def steal(job_id: UUID) -> None:
     """The lease runs out, the sweep takes it back, another worker has the step."""
-    job_rows.change(job_id, "lease_until = now() - interval '1 s'")
-    with autocommit() as connection:
-        assert sweep.release_lost(connection, 100)
+    job_rows.change(job_id, "claim = NULL, lease_until = NULL, run_at = now()")
     job_rows.claim(job_id, "a", worker="thief")
 
 
@@ -388,7 +390,7 @@ def test_a_step_whose_lease_was_lost_commits_nothing(monkeypatch: pytest.MonkeyP
 
     run = Run(ONE, a=slept_through_it)
     assert run.step("a") is None
-    assert run.types == ["queued", "stage", "interrupted", "stage"]
+    assert run.types == ["queued", "stage", "stage"]
     assert (run.row["title"], run.row["claimed_by"], run.row["status"]) == ("a.txt", "thief", "processing")
 
 
@@ -424,7 +426,7 @@ def learns(run_on: Callable[[], None]) -> StepFunction:
 def test_a_step_that_has_lost_its_lease_leaves_at_its_next_checkpoint() -> None:
     run = Run(ONE, a=learns(lambda: steal(run.job_id)))
     run.step("a")
-    assert run.types == ["queued", "stage", "interrupted", "stage"]
+    assert run.types == ["queued", "stage", "stage"]
 
 
 # ---------------------------------------------------------------- cancelling
@@ -466,14 +468,14 @@ def test_a_step_without_checkpoints_is_cancelled_at_its_end_and_has_no_effect(
 def listening(job_id: UUID) -> Iterator[Callable[[], list[dict[str, Any]]]]:
     """What is announced about a job."""
     client = redis.Redis.from_url(settings().redis_url)
-    with client.pubsub() as pubsub:
+    with client.pubsub() as pubsub:  # type: ignore[no-untyped-call]
         pubsub.subscribe(events.channel(job_id))
         assert pubsub.get_message(timeout=2)["type"] == "subscribe"
 
         def heard() -> list[dict[str, Any]]:
             messages = []
             while message := pubsub.get_message(timeout=0.2):
-                messages.append(events.msgspec.json.decode(message["data"]))
+                messages.append(msgspec.json.decode(message["data"]))
             return messages
 
         yield heard

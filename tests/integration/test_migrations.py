@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -32,11 +31,10 @@ def things() -> set[tuple[str, str]]:
 
 
 @pytest.fixture
-def empty(in_process: Stack) -> Iterator[None]:
+def empty(in_process: Stack) -> None:
     with autocommit() as connection:
         connection.execute(text("DROP SCHEMA public CASCADE"))
         connection.execute(text("CREATE SCHEMA public"))
-    yield
 
 
 def downgrade() -> None:
@@ -91,7 +89,7 @@ def test_indexes_checks_and_enums_are_those_of_the_code_to_the_letter(empty: Non
 
     def definitions() -> dict[str, str]:
         with autocommit() as connection:
-            return {name: definition for name, definition in connection.execute(_UNCOMPARED)}
+            return {row.name: row.definition for row in connection.execute(_UNCOMPARED)}
 
     upgrade()
     migrated = definitions()

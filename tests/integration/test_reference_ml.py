@@ -297,3 +297,25 @@ def test_without_a_token_it_does_not_start() -> None:
     ended = subprocess.run(command, cwd=REPOSITORY, env=environ, capture_output=True, text=True, timeout=30)
     assert (ended.returncode, ended.stderr.count("\n")) == (1, 1)
     assert ended.stderr.startswith("ML_SERVICE_TOKEN: ")
+
+
+def test_a_cancelled_job_is_dropped_and_never_called_back(neighbours: Neighbours, tmp_path: Path) -> None:
+    neighbours.objects["/stalled"] = neighbours.objects["/input"] = make_archive()
+    with running(tmp_path, ML_WORKERS="1") as service:
+        at_work, queued, next_one = str(uuid4()), str(uuid4()), str(uuid4())
+        service.infer(neighbours, "/stalled", job_uuid=at_work)
+        wait(lambda: service.client.get(f"/jobs/{at_work}").json()["status"] == "working", "no worker took the job")
+        service.infer(neighbours, job_uuid=queued)
+        for job_uuid in (at_work, queued, queued):
+            assert service.client.delete(f"/jobs/{job_uuid}").status_code == 204
+            assert service.client.get(f"/jobs/{job_uuid}").json()["status"] == "cancelled"
+        service.infer(neighbours, job_uuid=next_one)
+        neighbours.released.set()
+        wait(neighbours.completions, "the worker did not go on to the next job")
+        ((_, _, path, *_),) = neighbours.requests("POST", "/completion")
+        assert next_one in path
+        assert service.client.delete(f"/jobs/{next_one}").status_code == 204, "it has ended, and that is fine"
+        assert service.client.delete(f"/jobs/{uuid4()}").status_code == 404
+        assert service.client.get(f"/jobs/{next_one}").json()["status"] == "succeeded"
+        time.sleep(0.5)
+        assert len(neighbours.completions()) == 1

@@ -54,7 +54,7 @@ def test_the_arguments_stay_apart_from_the_sentence() -> None:
     error = RateLimited(seconds=7, retry_after=7.0, field="username")
     assert (error.field, error.retry_after, error.details) == ("username", 7.0, {"seconds": 7})
     assert str(error) == "Too many requests; try again in 7 s."
-    assert NotFound(what="job").message("ru") == "Не найдено: job."
+    assert NotFound(what="job").message("ru") == "Не найдено: задача."
 
 
 def test_a_brace_in_an_argument_is_text() -> None:

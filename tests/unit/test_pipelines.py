@@ -85,7 +85,7 @@ def test_a_declared_pipeline_is_consistent(pipeline: Pipeline) -> None:
     names = [step.name for step in pipeline.steps]
     assert len(set(names)) == len(names)
     assert {step.queue for step in pipeline.steps} <= QUEUES
-    until = [step.until for step in pipeline.steps]
+    until = [step.until for step in pipeline.steps if not step.aside]
     assert until == sorted(set(until)), "the bar rises with every step"
     assert until[-1] == 100
     assert pipeline.steps[-1].overdue is None, "nothing follows the last step that could wait"
@@ -186,3 +186,22 @@ def test_a_misspelt_capability_stops_the_start_with_one_clear_sentence() -> None
     done = house("inference,recordigns")
     assert done.returncode != 0
     assert "'recordigns' is not one of accounts, files, jobs" in done.stderr
+
+
+ASKING = Pipeline(
+    name="asking",
+    read_params=_no_params,
+    steps=(
+        Step(name="a", queue="io", until=10),
+        Step(name="b", queue="io", until=60, overdue=MlTimeout, asks="q"),
+        Step(name="q", queue="io", until=60, aside=True),
+        Step(name="c", queue="cpu", until=90),
+    ),
+)
+
+
+def test_a_step_aside_is_on_nobodys_way() -> None:
+    following = [ASKING.after(name) for name in "abqc"]
+    assert [step.name if step else None for step in following] == ["b", "c", "c", None]
+    assert ["".join(step.name for step in ASKING.segment(name)) for name in "abqc"] == ["ab", "b", "q", "c"]
+    assert ASKING.starts_at("c") == 60

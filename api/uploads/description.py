@@ -1,0 +1,50 @@
+"""What the OpenAPI document says of bodies that are read as a stream, which no signature shows."""
+
+from typing import Any, Literal
+
+import msgspec
+
+from api.openapi.operation import BINARY, Content, documented
+from domain.errors import BodyTooLarge, ClientGone, Invalid, MalformedRequest, MillraceError, StorageUnavailable
+
+MULTIPART = "multipart/form-data"
+_FILE = {**BINARY, "description": "At most one; its name may be in any encoding", "examples": ["@scans.zip"]}
+
+_NAMED: tuple[Literal["header"], str] = ("header", '`attachment; filename="scans.zip"`: the same, and wins over `name`')
+
+# What every body that is streamed into the storage can end with.
+STREAMED: tuple[MillraceError, ...] = (
+    MalformedRequest(reason="a field is given twice", field="title"),
+    ClientGone(),
+    BodyTooLarge(limit=5 * 1024**3),
+    StorageUnavailable(),
+)
+
+
+def form(order: type | None = None, leave_out: str = "", required: tuple[str, ...] = ()) -> Content:
+    """A form of a file and the fields of ``order`` but one."""
+    fields: dict[str, Any] = {}
+    if order is not None:
+        _, components = msgspec.json.schema_components([order], ref_template="#/components/schemas/{name}")
+        fields = components[order.__name__]["properties"]
+        # a field of a form is there or not, but never null
+        fields = {name: one.get("anyOf", [one])[0] for name, one in fields.items() if name != leave_out}
+    return Content(schema={"type": "object", "properties": {"file": _FILE, **fields}, "required": list(required)})
+
+
+def documented_upload(*errors: MillraceError, **said: Any) -> dict[str, Any]:
+    """For the decorator of a handler that takes a file as a form or as the body itself."""
+    return documented(
+        *errors,
+        *STREAMED,
+        Invalid(field="file", reason="there is no file in the form"),
+        takes={
+            MULTIPART: form(required=("file",)),
+            "application/octet-stream": Content(
+                schema={**BINARY, "description": "The file itself, of any media type but that of a form"},
+                example="@scans.zip",
+            ),
+        },
+        asks={"name": ("query", "The file's name, where the body is the file itself"), "Content-Disposition": _NAMED},
+        **said,
+    )

@@ -1,0 +1,82 @@
+"""What must never grow, counted in one bounded statement on partial indexes, and how deep the broker's queues are."""
+
+from typing import Any
+
+import msgspec
+from sqlalchemy import text
+
+from storage.database import transaction
+
+# Counting stops there: a backlog of a million is no reason for the gauges to be slow. It means "at least".
+MOST = 100_000
+_SECONDS = "1500ms"
+
+
+def _count(condition: str) -> str:
+    return f"(SELECT count(*) FROM (SELECT FROM jobs WHERE {condition} LIMIT {MOST}) AS few)"
+
+
+_UNFINISHED = "admitted AND status IN ('queued', 'processing')"
+_FREE = "claim IS NULL AND NOT awaiting AND admitted AND status IN ('queued', 'processing')"
+_since = "extract(epoch FROM now() - {})::float".format
+_asked = text(f"""
+    WITH running AS (SELECT status, run_at FROM jobs WHERE {_UNFINISHED} LIMIT {MOST})
+    SELECT
+        {_count("status = 'pending'")} AS pending,
+        (SELECT count(*) FROM running WHERE status = 'queued') AS queued,
+        (SELECT count(*) FROM running WHERE status = 'processing') AS processing,
+        {_count("status = 'queued' AND NOT admitted")} AS backlog,
+        (SELECT COALESCE(jsonb_object_agg(status, number), '{{}}') FROM (
+            SELECT status, count(*) AS number FROM (
+                SELECT status FROM jobs WHERE completed_at > now() - interval '1 hour' LIMIT {MOST}) AS few
+            GROUP BY status) AS counted) AS ended_last_hour,
+        COALESCE((SELECT {_since("min(run_at)")} FROM running WHERE status = 'queued'), 0) AS oldest_queued_seconds,
+        {_count("claim IS NOT NULL AND lease_until < now()")} AS past_lease,
+        {_count("awaiting AND deadline_at < now()")} AS past_deadline,
+        {_count(f"{_FREE} AND republish_at <= now() AND run_at <= now()")} AS unpublished,
+        {
+    _count("error_code IN ('worker_lost', 'step_timeout') AND completed_at > now() - interval '1 hour'")
+} AS quarantined_last_hour,
+        (SELECT COALESCE(jsonb_object_agg(name, {_since("slot")}), '{{}}') FROM ticks) AS tick_seconds,
+        (SELECT COALESCE(jsonb_object_agg(name, jsonb_build_object(
+            'found', GREATEST(found, found_before), 'total', total, 'held', held,
+            'seconds', {_since("passed_at")})), '{{}}') FROM housekeeping) AS housekeeping""")
+_patience = text(f"SET LOCAL statement_timeout = '{_SECONDS}'")
+
+
+class Pass(msgspec.Struct, frozen=True, kw_only=True):
+    """A pass of housekeeping over everything; numbers as in ``storage.housekeeping``."""
+
+    found: int  # in the last whole pass, or already more in the one under way
+    total: int
+    held: int
+    seconds: float | None  # since its last end
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """How the engine stands. Counts end at MOST, ages are in seconds."""
+
+    pending: int
+    queued: int  # whose turn it is; those of an owner over his limit are the backlog
+    processing: int
+    backlog: int
+    ended_last_hour: dict[str, int]  # by status
+    oldest_queued_seconds: float  # since it was its turn; 0 where nothing is queued
+    past_lease: int
+    past_deadline: int
+    unpublished: int
+    quarantined_last_hour: int
+    tick_seconds: dict[str, float]  # since the last slot that was taken, by tick
+    housekeeping: dict[str, Pass]
+
+
+def standing() -> Standing:
+    """Ask Postgres.
+
+    Raises:
+        DatabaseUnavailable: it cannot be reached, or has not answered within 1.5 s.
+    """
+    with transaction() as connection:
+        connection.execute(_patience)
+        row: dict[str, Any] = dict(connection.execute(_asked).mappings().one())
+    return msgspec.convert(row, Standing, strict=False)

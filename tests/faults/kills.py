@@ -1,0 +1,150 @@
+"""Deaths at random moments, chosen by a seed so that a round can be had again: which process, how, and when."""
+
+import os
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+
+import psutil
+import psycopg
+import redis
+
+from stack.up import Stack
+from tests.faults.nodes import MillraceWorker, ProcessContainer, containers
+
+# How often each kind of fault, in proportion. A pool's process is what dies in practice: it holds the steps.
+WEIGHTS: Mapping[str, int] = {
+    "worker child": 40,  # SIGKILL to one process of the pool
+    "worker paused": 10,  # SIGSTOP to one process of the pool until its lease has run out, then SIGCONT
+    "worker": 7,  # SIGKILL to the worker and all of its pool
+    "worker stopped": 3,  # SIGTERM, as a deploy does
+    "sweeper": 5,
+    "beat": 5,
+    "api": 5,
+    "redis": 5,  # SIGKILL; it comes back empty
+    "redis flushed": 7,
+    "connections": 10,  # pg_terminate_backend on half of ours
+    "postgres backend": 3,  # SIGKILL to one: the server ends all of them and recovers
+}
+
+
+class Killer:
+    """Kills one thing after the other; ``run`` is bounded by ``kills`` and by ``seconds``."""
+
+    def __init__(self, stack: Stack, seed: int, *, lease: float) -> None:
+        self.kills: Counter[str] = Counter()
+        self.deaths: dict[int, float] = {}  # when a process died, in epoch seconds, by its id
+        self._random = random.Random(seed)
+        self._stack, self._lease = stack, lease
+        self._nodes = containers(stack)
+        self._worker = MillraceWorker(self._nodes["worker"], None)
+        self._waking: list[threading.Timer] = []
+
+    def run(self, kills: int, seconds: float) -> float:
+        """Kill ``kills`` times, spread over at most ``seconds``; the seconds it took."""
+        began = time.monotonic()
+        faults: dict[str, Callable[[], bool]] = {
+            "worker child": self._kill_child,
+            "worker paused": self._pause_child,
+            "worker": lambda: self._kill(self._nodes["worker"]),
+            "worker stopped": lambda: self._kill(self._nodes["worker"], "SIGTERM"),
+            "sweeper": lambda: self._kill(self._nodes["sweeper"]),
+            "beat": lambda: self._kill(self._nodes["beat"]),
+            "api": lambda: self._kill(self._nodes["api"]),
+            "redis": lambda: self._kill(self._nodes["redis"]),
+            "redis flushed": self._flush,
+            "connections": self._terminate_backends,
+            "postgres backend": self._kill_backend,
+        }
+        try:
+            while sum(self.kills.values()) < kills and time.monotonic() - began < seconds:
+                left = kills - sum(self.kills.values())
+                mean = (seconds - (time.monotonic() - began)) / left * 0.8  # a kill takes time itself
+                time.sleep(min(self._random.expovariate(1 / mean), 3 * mean))
+                (kind,) = self._random.choices(list(WEIGHTS), list(WEIGHTS.values()))
+                if faults[kind]():
+                    self.kills[kind] += 1
+        finally:
+            self._heal()
+        return time.monotonic() - began
+
+    def _heal(self) -> None:
+        """Everything runs again and nothing sleeps."""
+        for timer in self._waking:
+            timer.join()
+        for node in self._nodes.values():
+            if node.status != "running":
+                node.start()
+
+    def _kill(self, node: ProcessContainer, how: str = "SIGKILL") -> bool:
+        with suppress(psutil.NoSuchProcess):
+            gone = [node.client.pid, *(child.pid for child in node.client.children(recursive=True))]
+            at = time.time()
+            node.kill(how)
+            self.deaths |= dict.fromkeys(gone, at)
+        node.start()
+        return True
+
+    def _child(self) -> psutil.Process | None:
+        children = [child for child in self._worker.children if child.pid not in self.deaths]
+        return self._random.choice(sorted(children, key=lambda child: child.pid)) if children else None
+
+    def _kill_child(self) -> bool:
+        if (child := self._child()) is None:
+            return False
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
+            self.deaths[child.pid] = time.time()
+            return True
+        return False
+
+    def _pause_child(self) -> bool:
+        child = self._child()
+        if child is None or child.status() == psutil.STATUS_STOPPED:
+            return False
+
+        def wake() -> None:
+            with suppress(psutil.NoSuchProcess):
+                child.resume()
+
+        with suppress(psutil.NoSuchProcess):
+            child.suspend()
+            timer = threading.Timer(self._lease + 1, wake)
+            timer.start()
+            self._waking.append(timer)
+            return True
+        return False
+
+    def _flush(self) -> bool:
+        client = redis.Redis.from_url(self._stack.env["REDIS_URL"], socket_timeout=2)
+        try:
+            client.flushall()
+        except redis.RedisError:
+            return False  # it was killed a moment ago
+        finally:
+            client.close()
+        return True
+
+    def _backends(self, act: str) -> list[int]:
+        query = f"SELECT pid, {act} FROM pg_stat_activity WHERE application_name = 'millrace' ORDER BY pid"
+        try:
+            with psycopg.connect(self._stack.env["DATABASE_URL"], autocommit=True, connect_timeout=2) as connection:
+                return [pid for pid, _ in connection.execute(query).fetchall()]
+        except psycopg.OperationalError:
+            return []  # it recovers from the last one
+
+    def _terminate_backends(self) -> bool:
+        odd = self._random.randrange(2)
+        return bool(self._backends(f"CASE WHEN pid % 2 = {odd} THEN pg_terminate_backend(pid) END"))
+
+    def _kill_backend(self) -> bool:
+        if not (pids := self._backends("true")):
+            return False
+        with suppress(ProcessLookupError):
+            os.kill(self._random.choice(pids), signal.SIGKILL)
+            return True
+        return False

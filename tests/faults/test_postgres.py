@@ -1,0 +1,173 @@
+"""Promise 4: PostgreSQL restarted, its backends killed, its connections exhausted, a row locked."""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import psycopg
+import pytest
+
+from tests.client import User
+from tests.faults.chaos import QUICK, house
+from tests.faults.conftest import House
+from tests.faults.history import History
+from tests.faults.nodes import containers, eventually
+from tests.faults.proxy import Faults, Proxy
+from tests.faults.verdict import judge, settled
+
+BACKENDS = "SELECT pid FROM pg_stat_activity WHERE application_name = 'millrace'"
+
+
+def begun(history: History, jobs: int = 10) -> None:
+    eventually(lambda: len(history.answered) >= jobs, 30, "the load runs")
+
+
+def completed(fire: House, since: float, until: float) -> int:
+    query = "SELECT count(*) AS n FROM jobs WHERE completed_at BETWEEN to_timestamp(%s) AND to_timestamp(%s)"
+    return int(fire.query(query, since, until)[0]["n"])
+
+
+def kept(fire: House, history: History) -> None:
+    assert settled(fire.stack.env, 60) < 40
+    verdict = judge(history, fire.stack.env, fire.ml, {})
+    assert verdict.violations == []
+    assert verdict.ended == {"succeeded": verdict.jobs}
+
+
+def test_a_restarted_postgres(fire: House, client: User, capsys: pytest.CaptureFixture[str]) -> None:
+    with History(client, clients=3, resend=True) as history:
+        begun(history, 20)
+        began = time.time()
+        time.sleep(4)
+        restarted = time.time()
+        before = completed(fire, began, restarted) / (restarted - began)
+        fire.nodes["postgres"].restart()
+        back = time.time()
+        eventually(lambda: completed(fire, back, time.time()) > 0, 10, "jobs are done again")
+        resumed = time.time() - back
+        time.sleep(max(0.0, back + 10 - time.time()))
+        after = completed(fire, back + 6, back + 10) / 4
+    with capsys.disabled():
+        sys.stdout.write(
+            f"\n  {before:.1f} jobs/s before, first job {resumed:.1f} s after Postgres was back, then {after:.1f}/s\n"
+        )
+    kept(fire, history)
+    assert after > 0.6 * before, "0.9 is promised; the rest is the noise of a small machine"
+
+
+@pytest.mark.parametrize("how", ["terminated", "killed"])
+def test_backends_that_go_away(fire: House, client: User, how: str) -> None:
+    with History(client, clients=3, resend=True) as history:
+        begun(history)
+        if how == "terminated":
+            fire.query(BACKENDS.replace("pid", "pg_terminate_backend(pid)", 1))
+        else:  # the server ends every other one too, and recovers from its log
+            os.kill(fire.query(BACKENDS)[0]["pid"], signal.SIGKILL)
+        answered = len(history.answered)
+        eventually(lambda: len(history.answered) > answered + 10, 30, "orders are taken again")
+    kept(fire, history)
+
+
+def test_exhausted_connections_are_answered_with_503_and_retry_after(fire: House, client: User) -> None:
+    history = History(client, clients=0, resend=True)
+    history.order()
+    settled(fire.stack.env, 20)
+    taken: list[psycopg.Connection[tuple[object, ...]]] = []
+    try:
+        fire.query(BACKENDS.replace("pid", "pg_terminate_backend(pid)", 1))
+        with contextlib.suppress(psycopg.OperationalError):
+            while len(taken) < 200:
+                taken.append(psycopg.connect(fire.stack.env["DATABASE_URL"], connect_timeout=5))
+        answers = [client.http.get(f"/jobs/{history.orders[0].job_id}") for _ in range(5)]
+    finally:
+        for connection in taken:
+            connection.close()
+    for answer in answers:
+        assert answer.status_code in (200, 503), answer.text
+        if answer.status_code == 503:
+            assert int(answer.headers["Retry-After"]) >= 1
+    assert 503 in {answer.status_code for answer in answers}
+    history.order()
+    kept(fire, history)
+
+
+def test_a_locked_row_holds_up_nobody_else(fire: House, client: User) -> None:
+    history = History(client, clients=0, resend=True)
+    locked = history.order().job_id
+    assert settled(fire.stack.env, 20) < 15
+    answers: list[int] = []
+
+    def rename() -> None:
+        with User(client.url, token=client.http.headers["Authorization"].removeprefix("Bearer ")) as other:
+            other.http.timeout = 40  # type: ignore[assignment]
+            answer = other.http.put(f"/jobs/{locked}", json={"description": "renamed"})
+            assert answer.status_code != 503 or "Retry-After" in answer.headers
+            answers.append(answer.status_code)
+
+    thread = threading.Thread(target=rename)
+    with psycopg.connect(fire.stack.env["DATABASE_URL"]) as connection:
+        connection.execute("SELECT FROM jobs WHERE id = %s FOR UPDATE", [locked])
+        thread.start()
+        began = time.monotonic()
+        while time.monotonic() - began < 8:
+            history.order()
+            assert settled_but(fire, str(locked)), "another job was held up"
+            time.sleep(0.5)
+    thread.join(timeout=30)
+    assert answers in ([200], [503])
+    kept(fire, history)
+
+
+def settled_but(fire: House, locked: str) -> bool:
+    query = "SELECT id FROM jobs WHERE status IN ('pending', 'queued', 'processing') AND id <> %s"
+    return bool(eventually(lambda: not fire.query(query, locked), 10, "every other job has ended"))
+
+
+# ---------------------------------------------------------------- the network before it
+
+
+@pytest.fixture(scope="module")
+def proxied() -> Iterator[tuple[House, Proxy]]:
+    """API and workers reach Postgres through a proxy; we do not."""
+    with house(QUICK, only=()) as (servers, ml):
+        url = servers.env["DATABASE_URL"]
+        port = url.rpartition(":")[2].partition("/")[0]
+        with Proxy(int(port)) as proxy:
+            through = {
+                **{name: servers.env[name] for name in servers.env if name not in ("PORT", "PUBLIC_URL", "ML_PORT")},
+                "DATABASE_URL": url.replace(f":{port}/", f":{proxy.port}/"),
+            }
+            with house({**QUICK, **through}, ml=ml) as (stack, _):
+                nodes = containers(replace(stack, env={**servers.env, **stack.env}))
+                yield House(replace(stack, env={**stack.env, **servers.env}), ml, nodes), proxy
+
+
+def test_a_commit_whose_answer_is_lost_is_one_job(proxied: tuple[House, Proxy]) -> None:
+    fire, proxy = proxied
+    with User(fire.stack.url) as user:
+        history = History(user, clients=0, resend=True)
+        history.order()
+        for _ in range(3):
+            proxy.faults = Faults(lose_answers=1, lose_answer_to=b"COMMIT")
+            history.order()
+            proxy.heal()
+        assert proxy.lost >= 1
+        kept(fire, history)
+
+
+def test_connections_that_are_reset_or_slow(proxied: tuple[House, Proxy]) -> None:
+    fire, proxy = proxied
+    with User(fire.stack.url) as user:
+        with History(user, clients=2, resend=True) as history:
+            for _ in range(5):
+                begun(history, len(history.answered) + 3)
+                proxy.reset()
+            proxy.faults = Faults(latency=0.02)
+            begun(history, len(history.answered) + 3)
+            proxy.heal()
+        kept(fire, history)

@@ -1,0 +1,23 @@
+"""Forty deaths in a minute, of anything, under load: no job is lost and no effect happens twice."""
+
+import json
+import sys
+
+import pytest
+
+from tests.faults.chaos import QUICK, house, play
+
+KILLS = 40
+
+
+@pytest.mark.timeout(180)
+def test_forty_kills(capsys: pytest.CaptureFixture[str]) -> None:
+    with house(QUICK) as (stack, ml):
+        played = play(stack, ml, kills=KILLS, seconds=35, seed=40, settle=40, resend=True)
+    report = played.report()
+    with capsys.disabled():
+        sys.stdout.write(f"\n{json.dumps(report, indent=2)}\n")
+    assert played.verdict.violations == []
+    assert report["kills"] >= KILLS * 0.75, "the round was too short"
+    assert report["jobs"] >= KILLS
+    assert report["recovery_seconds"].get("max", 0) < 10
