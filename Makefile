@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-FILE   ?=
+export FILE ?=
 
 .DEFAULT_GOAL := help
 
@@ -11,7 +11,7 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 demo: $(VENV)/embedded ## the whole way of a file, live in the terminal (FILE=path for one of yours)
-	@$(BIN)/millrace demo $(if $(FILE),"$(FILE)")
+	@$(BIN)/millrace demo $${FILE:+"$$FILE"}
 
 up: $(VENV)/embedded ## everything on this machine, until Ctrl-C
 	@exec $(BIN)/millrace up
@@ -28,6 +28,9 @@ lint: $(VENV)/dev ## style, types, and who may import whom
 format: $(VENV)/dev ## put the code into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+chaos: $(VENV)/dev ## 1,000 deaths under load: no job lost, no effect twice (some twenty minutes)
+	$(BIN)/python -m tests.faults.chaos --kills 1000 --seed 1
 
 bench: $(VENV)/dev ## ours against the baselines, as ratios (takes some minutes)
 	$(BIN)/python -m benchmarks
@@ -52,4 +55,4 @@ $(VENV)/dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[embedded,dev]'
 	@touch $@ $(VENV)/embedded
 
-.PHONY: help demo up test lint format bench constraints clean
+.PHONY: help demo up test lint format chaos bench constraints clean

@@ -6,6 +6,7 @@ _settings = settings()
 
 broker_url = _settings.broker_url
 broker_connection_retry_on_startup = True  # the broker may start after us
+broker_connection_max_retries = None  # Celery would end a worker that has not found the broker a hundred times
 broker_connection_timeout = 2  # a publisher must not hang on a dead broker; the sweep publishes what it could not
 if broker_url.startswith("redis"):
     # Redelivery by the broker is not what recovers a job (the lease is): longer than any step may take, so that no
@@ -14,7 +15,7 @@ if broker_url.startswith("redis"):
     broker_transport_options = {
         "visibility_timeout": visibility_timeout,
         # A worker can stay alive but deaf after a Redis restart (celery #8030): notice dead connections by ourselves
-        "socket_timeout": 30,
+        "socket_timeout": 5,  # also what a publisher waits for a Redis that hangs; a worker polls every second
         "socket_connect_timeout": 2,
         "socket_keepalive": True,
         "health_check_interval": 25,
@@ -22,11 +23,17 @@ if broker_url.startswith("redis"):
         "priority_steps": [0, 3, 6],  # high, normal, low: a list in Redis for each, asked in this order
     }
 else:  # RabbitMQ: CELERY_BROKER_URL=amqp://... Why each: docs/decisions/0006-rabbitmq.md
-    broker_transport_options = {"confirm_publish": True}  # a publish counts once the broker has it
+    broker_transport_options = {
+        "confirm_publish": True,  # a publish counts once the broker has it
+        "max_retries": 0,  # of connecting: kombu would try for two seconds at each publish, and hold up the request
+    }
     broker_heartbeat = 10  # a connection is given up after two that did not come
     task_default_queue_type = "quorum"  # replicated and durable; classic mirrored queues are gone from RabbitMQ 4
     task_create_missing_queue_type = "quorum"
     worker_detect_quorum_queues = True  # they know no global prefetch limit
+    # A worker that was cut off for a moment comes back while the broker still holds its old connection: the exclusive
+    # queue of that would be locked, and the worker would die of it, its steps with it
+    control_queue_exclusive, control_queue_durable = False, True
     worker_consumer = "workers.consumer:Consumer"  # without the 28 queues for delayed messages, of which we send none
 
 task_serializer = "json"

@@ -22,6 +22,7 @@ from domain.jobs import Job, Status
 from storage import dispatch, events
 from storage.configuration import settings
 from storage.database import autocommit
+from storage.failpoints import reached
 from storage.jobs import transitions, views
 from storage.jobs.sweep import Due
 
@@ -91,6 +92,8 @@ def _complete(job_id: UUID, completion: Completion) -> Job:
     outcome = outcome_of(completion.status)
     if outcome is None:
         raise Invalid(field="status", reason=f"{completion.status!r} is neither a word of success nor of failure")
+    if completion.job_uuid not in (None, job_id):
+        raise Invalid(field="job_uuid", reason="is another job than the one in the URL")
     signal = {"outcome": outcome, "error": completion.error}
     if outcome == "succeeded":
         moved = _succeed(job_id, completion, signal)
@@ -101,6 +104,7 @@ def _complete(job_id: UUID, completion: Completion) -> Job:
     if moved is None:
         _check_repeated(job_id, outcome)
     else:
+        reached("signal.committed", job_id)
         events.announce([moved.event])
         if moved.step and not moved.held:  # held: the worker that has just submitted it goes on by itself
             dispatch.publish_or_leave_to_sweep(

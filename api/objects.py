@@ -32,7 +32,7 @@ BUFFER_WAIT_SECONDS = 30.0
 CLEAN_UP_SECONDS = 5.0  # an abort is one call
 
 # write: how long the store may take no byte; read: it may well think for a while after the last byte of a part
-TIMEOUTS = httpx.Timeout(connect=5, write=60, read=120, pool=5)
+TIMEOUTS = httpx.Timeout(connect=5, write=20, read=30, pool=5)
 
 
 class Gateway:

@@ -118,6 +118,10 @@ def _named(request: Request[Any, Any, Any], exception: Exception) -> tuple[Millr
             return _invalid(language_of(request), str(exception), [{"message": str(exception)}])
         case SerializationException() | msgspec.DecodeError():
             return MalformedRequest(reason=str(exception)), []
+        case UnicodeDecodeError():
+            return MalformedRequest(reason="it is not UTF-8"), []
+        case RecursionError():
+            return MalformedRequest(reason="it is nested too deeply"), []
         case DataError():  # NUL in a text, a number beyond bigint: fine in JSON, but nothing Postgres can hold
             return Invalid(reason="a value cannot be stored; texts must not contain NUL characters"), []
         case HTTPException(detail="client disconnected prematurely"):  # Litestar calls that a 500

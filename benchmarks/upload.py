@@ -107,7 +107,7 @@ def bench() -> Iterator[Bench]:
         from storage.database import engine, metadata
 
         objects.ensure_bucket()
-        metadata.create_all(engine(), tables=[accounts.accounts, files.files])
+        metadata.create_all(engine(), tables=[accounts.accounts, files.files, files.leftovers])
         with socket.socket() as unused:
             unused.bind(("127.0.0.1", 0))
             port = unused.getsockname()[1]

@@ -138,10 +138,10 @@ class LastAdmin(MillraceError):
 
 
 class FileInUse(MillraceError):
-    """The file belongs to a job that has not finished; wait for it or delete the job."""
+    """A job works or has worked on this file; delete the job first."""
 
     code, status = "file_in_use", 409
-    ru = "Файл нужен незавершённой задаче; дождитесь её или удалите задачу."
+    ru = "С этим файлом работает или работала задача; сначала удалите её."
 
 
 class JobNotReady(MillraceError):

@@ -10,7 +10,7 @@ from msgspec import Meta
 from domain.errors import Invalid, MlTimeout, UnknownProfile
 from domain.files import clean_name
 from domain.jobs import Threshold
-from domain.pipelines import JobInStep, Pipeline, ResultFile, Retry, Step
+from domain.pipelines import JobInStep, Pipeline, ResultFile, Retry, Step, Tell
 from domain.settings import Settings
 
 requires = ("archives", "results")
@@ -50,7 +50,7 @@ def read_params(ordered: Mapping[str, Any], settings: Settings) -> dict[str, Any
 
 PIPELINE = Pipeline(
     name="inference",
-    tell_cancelled=("inference.tell_cancelled", "io"),
+    tell_cancelled=Tell(task="inference.tell_cancelled", queue="io", stages=("submit", "waiting", "ask")),
     read_params=read_params,
     steps=(
         Step(name="inspect", queue="io", until=10),
@@ -107,6 +107,16 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     file_size: Annotated[int, Meta(ge=0, le=LARGEST, description="Bytes", examples=[5414])] | None = None
     file_name: Annotated[str, Meta(max_length=255, examples=["results.xlsx"])] | None = None
     error: Annotated[str, Meta(max_length=10_000, description="Why it failed")] | None = None
+    job_uuid: (
+        Annotated[
+            UUID,
+            Meta(
+                description="The job's id; worth sending with a signature, which does not cover the URL",
+                examples=["01994d2e-6a50-7b3d-8c21-5d1f0e9a4b77"],
+            ),
+        ]
+        | None
+    ) = None
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):

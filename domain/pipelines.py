@@ -47,14 +47,21 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     aside: bool = False  # not on the way: no step is followed by it, it is what another one ``asks``
 
 
+class Tell(msgspec.Struct, frozen=True, kw_only=True):
+    """The task (args: the job's id) that tells whoever works on a job that it was cancelled."""
+
+    task: str
+    queue: str
+    stages: tuple[str, ...]  # in which somebody else may be at work
+
+
 class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     steps: tuple[Step, ...]
     # What a client may order besides the file, read and checked: (what came, settings) -> the job's params.
     # Raises Invalid or a subclass that names the field.
     read_params: Callable[[Mapping[str, Any], Settings], dict[str, Any]]
-    # The task (args: the job's id) that tells whoever works on a job that it was cancelled, and its queue.
-    tell_cancelled: tuple[str, str] | None = None
+    tell_cancelled: Tell | None = None
 
     def step(self, name: str) -> Step:
         return self.steps[self._index(name)]

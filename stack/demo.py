@@ -24,7 +24,7 @@ DATA_DIR = Path(".millrace")
 ROWS_SHOWN = 20
 FINAL = ("succeeded", "failed", "cancelled")
 
-console = Console(highlight=False)
+console = Console(highlight=False, soft_wrap=True)
 
 
 def main(file: Path | None = None) -> None:

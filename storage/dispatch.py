@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from amqp.exceptions import AMQPError, MessageNacked
+from amqp.exceptions import MessageNacked
 from celery import Celery, uuid
 from celery.signals import before_task_publish
 from kombu.exceptions import ChannelError, OperationalError
@@ -15,17 +15,18 @@ from domain.modules import enabled
 from domain.pipelines import Pipeline, Step, declared
 from storage.configuration import settings
 from storage.database import autocommit, transaction
+from storage.failpoints import reached
 from storage.jobs import admission
 from storage.jobs.sweep import Due, unpublished
+from storage.messages import Amqp, time_limit
 
-broker = Celery("millrace")
+broker = Celery("millrace", amqp=Amqp)
 broker.config_from_object("celeryconfig")
 
 # Of a job's rank (0 high, 1 normal, 2 low). Redis takes the lowest number first, and only approximately (celery #4028);
 # RabbitMQ the highest, and its quorum queues only tell above 4 from the rest.
 PRIORITIES_ON_REDIS, PRIORITIES_ON_RABBITMQ = (0, 3, 6), (9, 4, 0)
-CONFIRM_SECONDS = 2.0  # for RabbitMQ to say that it has a message: one that is paused or out of memory says nothing
-_REFUSED = (OperationalError, OSError, AMQPError, MessageNacked)  # AMQP's are neither kombu's nor the system's
+_REFUSED = (OperationalError, OSError, MessageNacked)
 
 _log = structlog.get_logger()
 
@@ -49,16 +50,18 @@ def publish(due: Due) -> bool:
     try:
         # What `chain(...).apply_async()` puts on the wire, without building it anew for every job: the links of a
         # chain travel as a header of its first message, last link first.
-        _send(
+        reached("publish.before", job_id, due.step)
+        broker.send_task(
             task_name(pipeline, first),
-            job_id,
-            first.queue,
+            args=(str(job_id),),
+            queue=first.queue,
             priority=priority,
             chain=[_link(pipeline, following, job_id, priority) for following in reversed(rest)] or None,
         )
     except _REFUSED as error:
         _log.warning("job_not_published", job_id=str(job_id), step=due.step, error=str(error))
         return False
+    reached("publish.after", job_id, due.step)
     return True
 
 
@@ -81,33 +84,21 @@ def admit(owner_id: UUID, batch: int = 1) -> int:
     return len(admitted)
 
 
-def tell_cancelled(job_id: UUID, kind: str) -> None:
+def tell_cancelled(job_id: UUID, kind: str, stage: str | None) -> None:
     """Have whoever works on the job told that it was cancelled or deleted; call it after the commit. Never raises.
 
     Best effort: a message that gets lost costs the other side its work, nothing else. Nothing happens for a kind that
-    has nobody to tell; a job that was never submitted may be told as well.
+    has nobody to tell, or when the ``stage`` in which the job ended is one where nobody else was at work.
     """
     pipeline = pipelines().get(kind)
-    if pipeline is None or pipeline.tell_cancelled is None:
+    tell = pipeline.tell_cancelled if pipeline else None
+    if tell is None or stage not in tell.stages:
         return
-    task, queue = pipeline.tell_cancelled
     try:
         # a message nobody takes for an hour is about work that is over by then
-        _send(task, job_id, queue, expires=3600)
+        broker.send_task(tell.task, args=(str(job_id),), queue=tell.queue, expires=3600)
     except _REFUSED as error:
         _log.warning("cancellation_not_told", job_id=str(job_id), error=str(error))
-
-
-def _send(task: str, job_id: UUID, queue: str, **options: Any) -> None:
-    with broker.producer_or_acquire() as producer:
-        try:
-            broker.send_task(
-                task, args=(str(job_id),), queue=queue, producer=producer, confirm_timeout=CONFIRM_SECONDS, **options
-            )
-        except TimeoutError:
-            # a confirmation that comes late would be taken for that of the next message
-            producer.connection.collect()
-            raise
 
 
 def idle_tasks() -> list[str]:
@@ -125,7 +116,8 @@ def depths() -> dict[str, int] | None:
     queues = steps | {broker.conf.task_default_queue}
     with broker.connection_for_write() as connection:
         try:
-            return {queue: _depth(connection, queue) for queue in queues}
+            with time_limit(connection):
+                return {queue: _depth(connection, queue) for queue in queues}
         except (*_REFUSED, *connection.connection_errors) as error:
             _log.warning("broker_not_asked", error=str(error))
             return None

@@ -54,7 +54,7 @@ class FailpointReached(RuntimeError):
 class Rule(NamedTuple):
     action: str
     seconds: float  # of `pause`
-    count: int  # the nth time in a process; 0 is every time
+    nth: int  # time in a process; 0 is every time
     about: str  # only where the place is about this; empty is everywhere
 
 
@@ -94,7 +94,7 @@ class Armed:
         if rule is None or (rule.about and rule.about not in map(str, about)):
             return
         self._counts[place, armed_at] += 1
-        if rule.count not in (0, self._counts[place, armed_at]) or not self._first(place, rule):
+        if rule.nth not in (0, self._counts[place, armed_at]) or not self._first(place, rule):
             return
         _act(rule, place)
 
@@ -108,12 +108,12 @@ class Armed:
     def _first(self, place: str, rule: Rule) -> bool:
         """Note that the rule acts; False when another process was quicker."""
         once = 0
-        if rule.count and self._live:
+        if rule.nth and self._live:
             try:
                 (self._folder / place).unlink()
             except FileNotFoundError:
                 return False
-        elif rule.count:
+        elif rule.nth:
             once = os.O_EXCL
         with suppress(FileExistsError):
             noted = os.open(self._folder / f"{place}.fired", os.O_CREAT | os.O_APPEND | os.O_WRONLY | once, 0o600)

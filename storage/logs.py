@@ -68,6 +68,9 @@ def configure(settings: Settings) -> None:
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "celery", "litestar"):
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
+    # Celery's own line for each message says nothing the engine's does not, and beat's nothing at all.
+    for name in ("celery.worker.strategy", "celery.app.trace", "celery.beat"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     for name in ("uvicorn.access", "httpx", "httpcore", "botocore", "boto3", "urllib3", "s3transfer"):
         logging.getLogger(name).setLevel(logging.WARNING)
 

@@ -112,7 +112,7 @@ def _getting(key: str, headers: dict[str, str]) -> Iterator[httpx.Response]:
 
 @cache
 def _http() -> httpx.Client:
-    return httpx.Client(timeout=httpx.Timeout(60, connect=5), trust_env=False)
+    return httpx.Client(timeout=httpx.Timeout(30, connect=5), trust_env=False)
 
 
 def put(key: str, data: bytes, content_type: str = "application/octet-stream") -> None:
@@ -274,6 +274,15 @@ def client(*, public: bool = False) -> "S3Client":
     return _clients[endpoint]
 
 
+def close() -> None:
+    """Close the connections of this process; the next call makes new ones, by the settings of that moment."""
+    for built in _clients.values():
+        built.close()
+    if _http.cache_info().currsize:
+        _http().close()
+    _forget_after_fork()
+
+
 def _build(endpoint: str) -> "S3Client":
     import boto3.session
     from botocore.config import Config
@@ -292,7 +301,7 @@ def _build(endpoint: str) -> "S3Client":
             request_checksum_calculation=config.s3_checksums,
             response_checksum_validation=config.s3_checksums,
             connect_timeout=5,
-            read_timeout=60,
+            read_timeout=30,
             retries={"mode": "standard", "total_max_attempts": 3},
             max_pool_connections=40,  # one for each of anyio's threads
         ),

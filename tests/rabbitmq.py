@@ -10,8 +10,10 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+from stack.guard import Guard
+
 SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
-CONTROL = SERVER.with_name("rabbitmqctl")  # the one in /usr/sbin would change to the user rabbitmq first
+CONTROL = SERVER.with_name("rabbitmqctl")  # the one on the PATH would become the user rabbitmq first
 
 
 def _free_port() -> int:
@@ -30,25 +32,27 @@ class RabbitMq:
         self._home = Path(tempfile.mkdtemp(prefix="millrace-rabbitmq-"))
         self._port, self._distribution, self._epmd = _free_port(), _free_port(), _free_port()
         self._process: subprocess.Popen[bytes] | None = None
+        self._guard = Guard()
         self._vhosts = 0
         self.url = f"amqp://guest:guest@127.0.0.1:{self._port}//"
-
-    @property
-    def port(self) -> int:
-        return self._port
 
     def __enter__(self) -> "RabbitMq":
         self.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
         self.stop()
+        self._guard.close()
         shutil.rmtree(self._home, ignore_errors=True)
 
     def start(self) -> None:
         """Start the node and wait until it accepts connections, at most a minute."""
         with (self._home / "server.log").open("ab") as log:
             self._process = subprocess.Popen([SERVER], env=self._env(), stdout=log, stderr=log, start_new_session=True)
+        self._guard.watch(self._process.pid, signal.SIGKILL)
         deadline = time.monotonic() + 60
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -83,7 +87,7 @@ class RabbitMq:
             return False
 
     def control(self, *arguments: str) -> str:
-        """What ``rabbitmqctl`` answers; some seconds, it starts a virtual machine of its own."""
+        """What ``rabbitmqctl`` answers; it takes some seconds, being a virtual machine of its own."""
         command = [CONTROL, "--quiet", *arguments]
         done = subprocess.run(command, env=self._env(), capture_output=True, text=True, timeout=60)
         if done.returncode != 0:
@@ -91,7 +95,7 @@ class RabbitMq:
         return done.stdout
 
     def new_vhost(self) -> str:
-        """The URL of a virtual host of its own, as good as a node of its own for who only sends and takes."""
+        """The URL of an empty virtual host: to who only sends and takes messages as good as a node."""
         self._vhosts += 1
         name = f"test-{self._vhosts}"
         self.control("add_vhost", name)
@@ -104,12 +108,6 @@ class RabbitMq:
 
     def resume(self) -> None:
         self._signal(signal.SIGCONT)
-
-    def lose(self) -> None:
-        """Kill the node, remove all it has kept, and start it empty at the same address: what FLUSHALL is to Redis."""
-        self.kill()
-        shutil.rmtree(self._home / "data")
-        self.start()
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None:
@@ -126,10 +124,17 @@ class RabbitMq:
         self.kill()
         self.start()
 
-    def _end(self, number: int) -> None:
+    def lose(self) -> None:
+        """Kill it, remove all it has kept and start it empty at the same address: what FLUSHALL is to Redis."""
+        self.kill()
+        shutil.rmtree(self._home / "data")
+        self.start()
+
+    def _end(self, number: signal.Signals) -> None:
         if self._process is None:
             return
         try:
+            os.killpg(self._process.pid, signal.SIGCONT)
             os.killpg(self._process.pid, number)
             self._process.wait(20)
         except subprocess.TimeoutExpired:
@@ -137,6 +142,7 @@ class RabbitMq:
             self._process.wait()
         except ProcessLookupError:
             self._process.wait()
+        self._guard.forget(self._process.pid)
         self._process = None
         # epmd leaves the group by itself (it daemonises); it is this node's own, on its own port
         subprocess.run(["epmd", "-port", str(self._epmd), "-kill"], capture_output=True)

@@ -1,8 +1,8 @@
 """Worker processes that stop wherever a test wants to act: the real engine, one thread for each, one moving at a time.
 
-A worker comes to rest in its step and, when it was asked to, in the open transaction of the step's effects or after a
-commit. A test then gives it an order: go on, fail, die. Whatever else happens meanwhile finds it as a process that is
-busy, frozen or slow. Nothing here depends on how threads are scheduled.
+A worker comes to rest in its step and, when it was asked to, at a failpoint: in the open transaction of the step's
+effects, after a commit, before a message is sent. A test then gives it an order: go on, fail, die. Whatever else
+happens meanwhile finds it as a process that is busy, frozen or slow. Nothing depends on how threads are scheduled.
 """
 
 import threading
@@ -15,7 +15,6 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Connection, text
 
-from domain.jobs import Event
 from domain.pipelines import Context, JobInStep, Outcome, Pipeline
 from storage import dispatch
 from workers import engine as engine_module
@@ -87,10 +86,11 @@ class Worker:
 
     def __init__(self, name: str, pipelines: dict[str, Pipeline], send: Callable[[Message], None]) -> None:
         self.name = name
+        self.job_id: UUID  # and, once it has come to a step:
         self.job: JobInStep
         self.context: Context
-        self.place = ""  # where it rests: claimed, step, effects, ended; empty when it has nothing to do
-        self.stops_at: set[str] = set()  # of the places but `step`, where it always comes to rest
+        self.place = ""  # where it rests: in a `step` or at a failpoint; empty when it has nothing to do
+        self.stops_at = ""  # the next failpoint to rest at
         self._engine = Engine(pipelines, dict.fromkeys(_names(pipelines), self._step), worker=name)
         self._send = send
         self._orders: SimpleQueue[Order] = SimpleQueue()
@@ -98,6 +98,7 @@ class Worker:
 
     def take(self, message: Message) -> None:
         """Have it do the message; it is at rest again when this returns."""
+        self.job_id = message.job_id
         threading.Thread(target=self._run, args=(message,), daemon=True).start()
         self._wait()
 
@@ -109,10 +110,11 @@ class Worker:
     def effect(self, connection: Connection) -> None:
         """What each step does in the transaction that ends it."""
         connection.execute(_effect, {"job_id": self.job.id, "step": self.job.step, "worker": self.name})
-        self._reached("effects")
 
-    def announce(self, event: Event) -> None:
-        self._reached("ended" if self.place or event.type != "stage" else "claimed")
+    def reached(self, place: str) -> None:
+        if place == self.stops_at:
+            self.stops_at = ""
+            self._rest(place)
 
     def _wait(self) -> None:
         if (fault := self._rests.get(timeout=STUCK_SECONDS)) is not None:
@@ -151,17 +153,10 @@ class Worker:
             if outcome is not None:
                 return outcome
 
-    def _reached(self, place: str) -> None:
-        if place in self.stops_at:
-            self.stops_at.discard(place)
-            self._rest(place)
-
     def _rest(self, place: str) -> Outcome | None:
         self.place = place
         self._rests.put(None)
-        order = self._orders.get()
-        self.place = f"beyond {place}"
-        return order()
+        return self._orders.get()()
 
 
 def _names(pipelines: dict[str, Pipeline]) -> set[str]:
@@ -172,11 +167,13 @@ def install(patch: pytest.MonkeyPatch) -> StillHeartbeat:
     """Make the engine in this process one that comes to rest; answers the heartbeat of all workers."""
     heartbeat = StillHeartbeat()
 
-    def announce(events: list[Event]) -> None:
-        for event in events:
-            _current.worker.announce(event)
+    def reached(place: str, *about: object) -> None:
+        worker = getattr(_current, "worker", None)
+        if worker is not None:
+            worker.reached(place)
 
-    patch.setattr(engine_module, "announce", announce)
+    patch.setattr(engine_module, "reached", reached)
+    patch.setattr(dispatch, "reached", reached)
     patch.setattr(leases, "heartbeat", heartbeat)
     patch.setattr(leases, "end_process", go_on)  # the test lets the worker die by itself
     patch.setattr("workers.progress.ANNOUNCE_SECONDS", 0.0)

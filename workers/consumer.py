@@ -1,6 +1,6 @@
-"""Celery's consumer for RabbitMQ, without its queues for delayed messages."""
+"""Celery's consumer for RabbitMQ: without its queues for delayed messages, and never waiting to tell what it does."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from celery.worker.consumer import Consumer as CeleryConsumer
 
@@ -15,3 +15,9 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types
         default_steps: ClassVar[list[str]] = [
             step for step in CeleryConsumer.Blueprint.default_steps if not step.endswith(":DelayedDelivery")
         ]
+
+    def connection_for_write(self, url: str | None = None, heartbeat: float | None = None) -> Any:
+        """For Flower's events: the worker's main loop would stand still while it waits for a confirmation of each."""
+        unconfirmed = {"confirm_publish": False}
+        connection = self.app.connection_for_write(url=url, heartbeat=heartbeat, transport_options=unconfirmed)
+        return self.ensure_connected(connection)

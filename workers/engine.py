@@ -23,6 +23,7 @@ from storage import dispatch
 from storage.configuration import settings
 from storage.database import autocommit, transaction
 from storage.events import announce
+from storage.failpoints import reached
 from storage.jobs import transitions
 from storage.jobs.sweep import Due
 from storage.jobs.transitions import Claim, Moved
@@ -57,6 +58,9 @@ class Engine:
             _log.debug("step_not_to_be_had", step=step)
             return None
         claim, event = found
+        if claim.request_id:  # a message of the sweep does not carry it
+            structlog.contextvars.bind_contextvars(request_id=claim.request_id)
+        reached("step.claimed", job_id, step)
         hold = Hold(claim)
         leases.heartbeat.keep(hold)
         try:
@@ -83,12 +87,17 @@ class Engine:
         began = time.perf_counter()
         hold.begin(self._pipelines[claim.job.kind].step(claim.job.step).seconds or settings().step_seconds)
         outcome = self._run_step(claim, hold)
+        reached("outcome.before", claim.job.id, claim.job.step)
         moved = insist(lambda: self._end(claim, outcome), END_PATIENCE_SECONDS, lambda: hold.lost)
+        reached("outcome.committed", claim.job.id, claim.job.step)
         if moved:
             announce([moved.event])
+        reached("outcome.announced", claim.job.id, claim.job.step)
+        failure = {"error": str(outcome), "code": outcome.code} if isinstance(outcome, MillraceError) else {}
         _log.info(
             "step_ended",
             outcome=moved.event.type if moved else "claim_gone",
+            **failure,
             ms=round((time.perf_counter() - began) * 1000),
         )
         return moved
@@ -98,6 +107,7 @@ class Engine:
         context = StepContext(hold, self._pipelines[job.kind])
         structlog.contextvars.bind_contextvars(step=job.step, attempt=job.attempt)
         try:
+            reached("step.running", job.id, job.step)
             return self._steps[job.step](job, context)
         except (Cancelled, ClaimGone) as stop:
             return stop
@@ -150,6 +160,7 @@ class Engine:
         with transaction() as connection:
             for effect in outcome.effects:
                 effect(connection)
+            reached("effects.written", claim.job.id, claim.job.step)
             moved = self._move(connection, claim, outcome)
             if moved is None:
                 connection.rollback()
@@ -243,7 +254,7 @@ def _after(moved: Moved | None) -> Due | None:
     if moved is None:
         return None
     if moved.event.type == EventType.CANCELLED:
-        dispatch.tell_cancelled(moved.event.job_id, moved.kind)
+        dispatch.tell_cancelled(moved.event.job_id, moved.kind, moved.event.data.get("stage"))
     if moved.backlog:
         dispatch.admit(moved.owner_id, batch=max(1, settings().owner_running_jobs // 10))
     if moved.event.type == EventType.HANDED_OVER and moved.step:
@@ -267,4 +278,4 @@ def _next_claim(claim: Claim, moved: Moved) -> Claim:
         result=moved.result,
         delayed=0.0,
     )
-    return Claim(token=claim.token, job=job, worker=claim.worker, started_at=moved.event.at)
+    return replace(claim, job=job, started_at=moved.event.at)

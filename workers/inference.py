@@ -33,6 +33,7 @@ from domain.inference import (
 from domain.pipelines import Context, Done, Failed, JobInStep, Later, Outcome, ResultFile, Wait
 from storage import objects
 from storage.configuration import settings
+from storage.failpoints import reached
 from workers import circuits, ml
 
 # Longer than the waiting, so that a service that finishes in the last minute can still deliver.
@@ -59,9 +60,11 @@ def submit(job: JobInStep, context: Context) -> Outcome:
         return Done()
     key, limit = f"{job.id}:{job.attempt}", settings().ml_give_up_seconds
     submission = _submission(job)
+    reached("submit.before", job.id)
     answer = _heard(job, lambda: ml.submit(submission, idempotency_key=key), limit=limit, late=None)
     if isinstance(answer, (Later, Failed)):
         return answer
+    reached("submit.after", job.id)
     if answer is None:
         return Wait(seconds=settings().ml_deadline_seconds, message="accepted by the ML service")
     return Done(result=_result(job.id, answer), message="done by the ML service")

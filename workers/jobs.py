@@ -10,6 +10,7 @@ from storage import circuits, dispatch
 from storage.configuration import settings
 from storage.database import autocommit
 from storage.events import announce
+from storage.failpoints import reached
 from storage.jobs import admission
 from storage.jobs import sweep as questions
 from storage.jobs.transitions import Moved
@@ -49,7 +50,7 @@ def sweep() -> None:
         owners = admission.owners_waiting(connection)
     for one in moved:
         if one.event.type is EventType.CANCELLED:
-            dispatch.tell_cancelled(one.event.job_id, one.kind)
+            dispatch.tell_cancelled(one.event.job_id, one.kind, one.event.data.get("stage"))
     admitted = sum(dispatch.admit(owner_id) for owner_id in owners)
     published = refused = 0
     while due := _publish_due(config.redispatch_seconds):
@@ -64,6 +65,8 @@ def _publish_due(republish: float) -> tuple[int, int]:
     """Publish one batch; (published, refused by the broker)."""
     with autocommit() as connection:
         due = [one for one in questions.due(connection, republish) if _is_known(one)]
+        if due:
+            reached("sweep.marked", *(one.job_id for one in due))
         refused = [one.job_id for one in due if not dispatch.publish(one)]
         if refused:
             questions.unpublished(connection, refused)

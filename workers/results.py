@@ -2,6 +2,8 @@
 
 from functools import partial
 
+from msgspec.structs import replace
+
 from domain.errors import BodyTooLarge, ObjectMissing, ResultMissing, ResultUnreadable
 from domain.pipelines import Context, Done, JobInStep, Outcome
 from domain.results import parse
@@ -27,7 +29,11 @@ def parse_result(job: JobInStep, context: Context) -> Outcome:
     except BodyTooLarge as error:
         raise ResultUnreadable(reason=str(error)) from None
     parsed = parse(data, config.result_max_rows)
-    return Done(message=_in_words(parsed.summary), effects=(partial(results.store, job_id=job.id, parsed=parsed),))
+    return Done(
+        message=_in_words(parsed.summary),
+        effects=(partial(results.store, job_id=job.id, parsed=parsed),),
+        result=replace(job.result, size=len(data)),  # measured: what the service says may be missing or wrong
+    )
 
 
 def _in_words(summary: Summary) -> str:

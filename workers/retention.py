@@ -24,6 +24,9 @@ def remove_expired() -> None:
     """Remove expired idempotency keys, details of old jobs, then old jobs with their files.
 
     Each batch is a transaction of its own, and two runs at once share the work.
+
+    Raises:
+        StorageUnavailable: the store is away; no further job is removed, so that nothing is left over there.
     """
     config = settings()
     deadline = time.monotonic() + RUN_SECONDS
@@ -31,7 +34,7 @@ def remove_expired() -> None:
         "idempotency_keys": _repeat(_keys, KEYS, deadline),
         "trimmed_of_events": _repeat(_trim("events", config.event_retention_seconds), TRIMMED, deadline),
         "trimmed_of_attempts": _repeat(_trim("attempts", config.attempt_retention_seconds), TRIMMED, deadline),
-        "jobs": _repeat(partial(_jobs, config.job_retention_seconds), JOBS, deadline),
+        "jobs": _jobs(config.job_retention_seconds, deadline),
     }
     if any(counts.values()):
         _log.info("removed_expired", **counts)
@@ -64,10 +67,15 @@ def _trim(name: str, seconds: float) -> Callable[[], int]:
     return batch
 
 
-def _jobs(seconds: float) -> int:
-    if not seconds or not _has_expired(seconds):
-        return 0
+def _jobs(seconds: float, deadline: float) -> int:
+    with autocommit() as connection:
+        if not seconds or not retention.has_expired(connection, seconds):
+            return 0
     objects.listed("results/", "", 1)  # while the store is away every batch would leave objects behind
+    return _repeat(partial(_some_jobs, seconds), JOBS, deadline)
+
+
+def _some_jobs(seconds: float) -> int:
     with transaction() as connection:
         removed = retention.remove(connection, seconds, JOBS)
     # the first result is where a job that failed may have left one, too; a key that is not there does no harm
@@ -76,9 +84,5 @@ def _jobs(seconds: float) -> int:
         objects.delete(dict.fromkeys(keys))
     except StorageUnavailable:
         _log.warning("objects_left_to_reconciliation", number=len(keys))
+        raise
     return len(removed.jobs)
-
-
-def _has_expired(seconds: float) -> bool:
-    with autocommit() as connection:
-        return retention.has_expired(connection, seconds)

@@ -16,7 +16,7 @@ from api.objects import blocking
 from api.openapi.operation import Content, documented
 from api.uploads import STREAMED, StoredObject, documented_upload, form, receive
 from domain.accounts import Principal
-from domain.errors import Conflict, Invalid, MalformedRequest, NotFound, UnknownProfile, UnsupportedMedia
+from domain.errors import BodyTooLarge, Conflict, Invalid, MalformedRequest, NotFound, UnknownProfile, UnsupportedMedia
 from domain.files import File
 from domain.identity import new_id
 from domain.jobs import Job, JobOrder
@@ -24,10 +24,12 @@ from domain.pipelines import Pipeline, named
 from storage import dispatch, events, files
 from storage.configuration import settings
 from storage.database import transaction
+from storage.failpoints import reached
 from storage.jobs import commands, views
 
 _MULTIPART = "multipart/form-data"
 _JSON = "application/json"
+MAX_JSON = 64 * 1024  # bytes
 
 
 @post(
@@ -107,7 +109,7 @@ def _read_form(fields: dict[str, str]) -> JobOrder:
 async def _read_json(request: Request[Any, Any, Any], once: Once) -> JobOrder:
     if _media_type(request) != _JSON:
         raise UnsupportedMedia(expected=f"{_MULTIPART} or {_JSON}", received=_media_type(request))
-    body = await request.body()
+    body = await _bounded(request)
     once.same_body(fingerprint(body))
     try:
         return msgspec.json.decode(body, type=JobOrder)
@@ -115,6 +117,16 @@ async def _read_json(request: Request[Any, Any, Any], once: Once) -> JobOrder:
         raise _named(error) from None
     except msgspec.DecodeError as error:
         raise MalformedRequest(reason=str(error)) from None
+
+
+async def _bounded(request: Request[Any, Any, Any]) -> bytes:
+    """The body, which the route itself does not limit: it also takes files. Raises BodyTooLarge."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_JSON:
+            raise BodyTooLarge(limit=MAX_JSON)
+    return bytes(body)
 
 
 def _named(error: msgspec.ValidationError) -> Invalid:
@@ -140,6 +152,7 @@ def _new_job(order: JobOrder, principal: Principal, file_name: str | None) -> co
 
 
 def _store(job: commands.NewJob, stored: StoredObject | None, once: Once) -> commands.Ordered:
+    reached("order.stored", job.id)
     with transaction() as connection:
         if stored is not None:
             file = files.insert(connection, job.owner_id, stored)
@@ -171,8 +184,10 @@ def create(connection: Connection, job: commands.NewJob, once: Once) -> commands
 
 def set_going(ordered: commands.Ordered) -> None:
     """What follows the commit of an order: publish it if it is its turn, and tell. Neither can undo it."""
+    reached("order.committed", ordered.event.job_id)
     if ordered.due is not None:
         dispatch.publish_or_leave_to_sweep(ordered.due)
+    reached("order.published", ordered.event.job_id)
     events.announce([ordered.event])
 
 

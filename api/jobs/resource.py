@@ -16,7 +16,7 @@ from api.openapi.operation import documented
 from domain.accounts import Principal
 from domain.errors import Invalid, JobNotReady, NotFound, StorageUnavailable
 from domain.jobs import Job, JobChange, JobPage, Status
-from storage import objects
+from storage import dispatch, objects
 from storage.database import autocommit, transaction
 from storage.jobs import commands, views
 
@@ -86,10 +86,13 @@ def change_job(job_id: FromPath[UUID], data: JSONBody[JobChange], principal: Nam
 )
 def delete_job(job_id: FromPath[UUID], principal: NamedDependency[Principal]) -> None:
     """In whatever state: a worker that is at it leaves at its next step. A file uploaded by itself stays."""
+    job = found(job_id, principal)
     with transaction() as connection:
         keys = commands.delete(connection, job_id, owner_of(principal))
     if keys is None:
         raise NotFound(what="job")
+    if job.status is Status.PROCESSING:
+        dispatch.tell_cancelled(job_id, job.kind, job.stage)
     objects.delete([*keys, *objects.below(objects.result_prefix(job_id))])
 
 

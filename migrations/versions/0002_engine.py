@@ -17,6 +17,7 @@ DUE = "claim IS NULL AND NOT awaiting AND {}status IN ('queued', 'processing')"
 def upgrade() -> None:
     op.add_column("jobs", sa.Column("published_at", sa.DateTime(timezone=True)))
     op.add_column("jobs", sa.Column("publishes", sa.SmallInteger, nullable=False, server_default=sa.text("0")))
+    op.add_column("jobs", sa.Column("request_id", sa.Text))
     op.add_column("jobs", sa.Column("priority", sa.SmallInteger, nullable=False, server_default=sa.text("1")))
     op.add_column("jobs", sa.Column("admitted", sa.Boolean, nullable=False, server_default=sa.text("false")))
     op.execute("UPDATE jobs SET admitted = true WHERE status IN ('queued', 'processing')")
@@ -49,7 +50,7 @@ def downgrade() -> None:
         op.drop_index(index, "jobs")
     _parents(None)
     _due("")
-    for column in ("admitted", "priority", "publishes", "published_at"):
+    for column in ("admitted", "priority", "request_id", "publishes", "published_at"):
         op.drop_column("jobs", column)
 
 

@@ -4,6 +4,7 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
+import structlog
 from sqlalchemy import Connection, Row, text
 
 from domain.errors import Conflict
@@ -25,17 +26,19 @@ _event = f"""event AS (
 _create = text(f"""
     WITH moved AS (
         INSERT INTO jobs (id, owner_id, kind, title, description, params, input_file_id, owns_input, parent_id,
-                          priority, status, event_seq)
+                          request_id, priority, status, event_seq)
         VALUES (:id, :owner_id, :kind, :title, :description, CAST(:params AS jsonb), :input_file_id, :owns_input,
-                :parent_id, :priority, 'pending', 1)
+                :parent_id, :request_id, :priority, 'pending', 1)
         RETURNING *),
     {_event}""")
 _create_queued = text(f"""
     WITH moved AS (
         INSERT INTO jobs (id, owner_id, kind, title, description, params, input_file_id, owns_input, parent_id,
-                          priority, status, step, queued_at, republish_at, admitted, published_at, publishes, event_seq)
+                          request_id, priority, status, step,
+                          queued_at, republish_at, admitted, published_at, publishes, event_seq)
         SELECT :id, :owner_id, :kind, :title, :description, CAST(:params AS jsonb), :input_file_id, :owns_input,
-               :parent_id, :priority, 'queued', :first_step, now(), now() + make_interval(secs => :republish),
+               :parent_id, :request_id, :priority, 'queued', :first_step, now(),
+               now() + make_interval(secs => :republish),
                room, CASE WHEN room THEN now() END, room::int, 1
         FROM (SELECT {RUNNING} < :limit AS room) AS counted
         RETURNING *),
@@ -106,6 +109,7 @@ def create(connection: Connection, job: NewJob, *, limit: int, republish: float)
     """
     values = msgspec.structs.asdict(job) | {"params": msgspec.json.encode(job.params).decode()}
     values["priority"] = RANKS[job.priority]
+    values["request_id"] = structlog.contextvars.get_contextvars().get("request_id")
     if job.input_file_id is None:
         return _ordered(connection.execute(_create, values).one())
     admission.lock(connection, job.owner_id)

@@ -73,7 +73,8 @@ CLAIM = text(f"""
     event AS (
         INSERT INTO job_events (job_id, seq, type, data) SELECT id, event_seq, 'stage', {SNAPSHOT} FROM moved
         RETURNING job_id, seq, type, at, data)
-    SELECT moved.id, moved.owner_id, moved.kind, moved.step, moved.attempt, moved.params, moved.signal, moved.priority,
+    SELECT moved.id, moved.owner_id, moved.kind, moved.step, moved.attempt, moved.params,
+           moved.signal, moved.request_id,
            moved.result_key, moved.result_name, moved.result_size, moved.claimed_at, moved.delayed_since,
            event.seq, event.type, event.at, event.data,
            files.object_key, files.name, files.size, files.content_type, files.kind AS file_kind

@@ -79,7 +79,10 @@ _due = text(f"""
     WHERE {
     _some(f"{_READY} AND republish_at <= now() AND run_at <= now() AND cancel_requested_at IS NULL", "republish_at")
 } RETURNING id, kind, step, priority""")
-_unpublished = text("UPDATE jobs SET republish_at = now(), publishes = 0 WHERE id = ANY(:ids) AND claim IS NULL")
+# It may have been done by another message meanwhile, even to its end.
+_unpublished = text("""
+    UPDATE jobs SET republish_at = now(), publishes = 0
+    WHERE id = ANY(:ids) AND claim IS NULL AND completed_at IS NULL""")
 # The broker holds nothing for these tasks, so what was published and not claimed is lost.
 _lost_messages = text(f"""
     UPDATE jobs SET republish_at = now(), publishes = 0

@@ -66,6 +66,7 @@ jobs = Table(
     Column("republish_at", _time, nullable=False, server_default=_now),
     Column("published_at", _time),
     Column("publishes", SmallInteger, nullable=False, server_default=text("0")),
+    Column("request_id", Text),  # of the request that ordered it, so that every log line it causes can be found
     Column("priority", SmallInteger, nullable=False, server_default=text("1")),  # 0 high, 1 normal, 2 low
     # counted towards its owner's limit; a queued job that is not admitted waits in Postgres, not in the broker
     Column("admitted", Boolean, nullable=False, server_default=text("false")),

@@ -19,6 +19,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
 
     token: UUID
     job: JobInStep
+    request_id: str | None  # of the request that ordered the job
     worker: str
     started_at: datetime
 
@@ -59,7 +60,9 @@ def claim(connection: Connection, job_id: UUID, step: str, worker: str, lease: f
         else None,
         delayed=(row.claimed_at - row.delayed_since).total_seconds() if row.delayed_since else 0.0,
     )
-    return Claim(token=token, job=job, worker=worker, started_at=row.claimed_at), event_of(row)
+    return Claim(token=token, job=job, request_id=row.request_id, worker=worker, started_at=row.claimed_at), event_of(
+        row
+    )
 
 
 def _result(result: ResultFile | None) -> dict[str, Any]:

@@ -9,12 +9,14 @@ import json
 import statistics
 import sys
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from stack.up import Stack, running
+from storage.failpoints import VARIABLE
+from tests.brokers import broker_env
 from tests.client import User
 from tests.faults.history import History
 from tests.faults.kills import Killer
@@ -26,6 +28,10 @@ RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "chao
 APPS = ("api", "worker", "sweeper", "beat")
 # Everything waits less than by default, so that a round has many recoveries in it.
 QUICK = {"LEASE_SECONDS": "3", "SWEEP_SECONDS": "0.5", "REDISPATCH_SECONDS": "4", "RETRY_BASE_SECONDS": "0.2"}
+# Every gap is held open for a moment, so that deaths at random moments fall into gaps and not between jobs.
+GAPS = {"step.running": 0.1, "effects.written": 0.05, "outcome.before": 0.05, "outcome.committed": 0.05}
+GAPS |= {"submit.after": 0.05, "outcome.announced": 0.05, "signal.committed": 0.02, "order.committed": 0.02}
+WIDE = {VARIABLE: ",".join(f"{place}=pause:{seconds}@every" for place, seconds in GAPS.items())}
 
 
 @dataclass
@@ -79,14 +85,16 @@ def house(
     env: dict[str, str] | None = None, *, ml: PatientMl | None = None, only: Collection[str] = APPS
 ) -> Iterator[tuple[Stack, PatientMl]]:
     """A stack of its own with the patient ML service (a new one, if none is given) in place of the reference one."""
-    with nullcontext(ml) if ml else PatientMl(TOKEN) as service:
-        settings = {"ML_SERVICE_TOKEN": TOKEN, "LOG_FORMAT": "json", **(env or {}), "ML_SERVICE_URL": service.url}
+    with ExitStack() as cleanup:
+        service = ml or cleanup.enter_context(PatientMl(TOKEN))
+        settings = {"ML_SERVICE_TOKEN": TOKEN, "LOG_FORMAT": "json", "ML_SERVICE_URL": service.url}
+        settings |= {**broker_env(), **(env or {})}
         with running(env=settings, only=only) as stack:
             yield stack, service
 
 
 def play(stack: Stack, ml: PatientMl, *, kills: int, seconds: float, seed: int, settle: float, resend: bool) -> Round:
-    """One round: load, kills, the end of every job, the verdict. The stack is a ``house(QUICK)`` without other jobs."""
+    """One round: load, kills, the end of every job, the verdict. The stack is a QUICK one without other jobs."""
     played = Round(seed=seed)
     killer = Killer(stack, seed, lease=float(QUICK["LEASE_SECONDS"]))
     with User(stack.url) as user:
@@ -107,7 +115,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, help="at most; by default 1.2 s a kill")
     options = parser.parse_args()
     seconds = options.seconds or options.kills * 1.2
-    with house(QUICK) as (stack, ml):
+    with house({**QUICK, **WIDE}) as (stack, ml):
         played = play(stack, ml, kills=options.kills, seconds=seconds, seed=options.seed, settle=90, resend=True)
     report = played.report()
     RESULTS.parent.mkdir(exist_ok=True)

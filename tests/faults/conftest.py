@@ -35,7 +35,7 @@ class House:
 
     def query(self, query: str, *values: object) -> list[dict[str, Any]]:
         with psycopg.connect(self.stack.env["DATABASE_URL"], autocommit=True, row_factory=dict_row) as connection:
-            return connection.execute(query, values).fetchall()  # type: ignore[arg-type]
+            return connection.execute(query, values).fetchall()
 
 
 class Failpoints:

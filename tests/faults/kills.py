@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from typing import Any, LiteralString
 
 import psutil
 import psycopg
@@ -31,6 +32,8 @@ WEIGHTS: Mapping[str, int] = {
     "postgres backend": 3,  # SIGKILL to one: the server ends all of them and recovers
 }
 
+WORK_SECONDS = 4.0  # to wait for a job to move before the next death
+
 
 class Killer:
     """Kills one thing after the other; ``run`` is bounded by ``kills`` and by ``seconds``."""
@@ -43,6 +46,7 @@ class Killer:
         self._nodes = containers(stack)
         self._worker = MillraceWorker(self._nodes["worker"], None)
         self._waking: list[threading.Timer] = []
+        self._moves: list[tuple[Any, ...]] = []
 
     def run(self, kills: int, seconds: float) -> float:
         """Kill ``kills`` times, spread over at most ``seconds``; the seconds it took."""
@@ -65,6 +69,7 @@ class Killer:
                 left = kills - sum(self.kills.values())
                 mean = (seconds - (time.monotonic() - began)) / left * 0.8  # a kill takes time itself
                 time.sleep(min(self._random.expovariate(1 / mean), 3 * mean))
+                self._await_work()
                 (kind,) = self._random.choices(list(WEIGHTS), list(WEIGHTS.values()))
                 if faults[kind]():
                     self.kills[kind] += 1
@@ -89,8 +94,24 @@ class Killer:
         node.start()
         return True
 
+    def _await_work(self) -> None:
+        """Until a job has moved since the last death, at most some seconds: who kills the dead proves nothing."""
+        deadline = time.monotonic() + WORK_SECONDS
+        moves = "SELECT coalesce(sum(event_seq), 0)::int AS n FROM jobs"
+        while time.monotonic() < deadline:
+            if (now := self._ask(moves)) and now != self._moves:
+                self._moves = now
+                return
+            time.sleep(0.05)
+
     def _child(self) -> psutil.Process | None:
+        """One of the pool, if one holds a step one of those."""
+        holders = {
+            int(name.rpartition(":")[2])
+            for (name,) in self._ask("SELECT claimed_by FROM jobs WHERE claim IS NOT NULL AND claimed_by IS NOT NULL")
+        }
         children = [child for child in self._worker.children if child.pid not in self.deaths]
+        children = [child for child in children if child.pid in holders] or children
         return self._random.choice(sorted(children, key=lambda child: child.pid)) if children else None
 
     def _kill_child(self) -> bool:
@@ -129,16 +150,20 @@ class Killer:
             client.close()
         return True
 
-    def _backends(self, act: str) -> list[int]:
-        query = f"SELECT pid, {act} FROM pg_stat_activity WHERE application_name = 'millrace' ORDER BY pid"
+    def _ask(self, query: LiteralString) -> list[tuple[Any, ...]]:
+        """The rows; none while the server recovers from its last death."""
         try:
             with psycopg.connect(self._stack.env["DATABASE_URL"], autocommit=True, connect_timeout=2) as connection:
-                return [pid for pid, _ in connection.execute(query).fetchall()]
+                return connection.execute(query).fetchall()
         except psycopg.OperationalError:
-            return []  # it recovers from the last one
+            return []
+
+    def _backends(self, act: LiteralString) -> list[int]:
+        query = f"SELECT pid, {act} FROM pg_stat_activity WHERE application_name = 'millrace' ORDER BY pid"
+        return [pid for pid, _ in self._ask(query)]
 
     def _terminate_backends(self) -> bool:
-        odd = self._random.randrange(2)
+        odd: LiteralString = self._random.choice(("0", "1"))
         return bool(self._backends(f"CASE WHEN pid % 2 = {odd} THEN pg_terminate_backend(pid) END"))
 
     def _kill_backend(self) -> bool:

@@ -29,7 +29,11 @@ class PatientMl(ScriptedMl):
         self._seen = threading.Lock()
         self._stopping = threading.Event()
         self._pool = ThreadPoolExecutor(8, thread_name_prefix="ml")
-        self._server.handle_error = self._client_died  # type: ignore[method-assign]
+        self._server.handle_error = self._client_died  # type: ignore[method-assign, assignment]
+
+    def __enter__(self) -> "PatientMl":
+        super().__enter__()
+        return self
 
     def __exit__(self, *_: object) -> None:
         self._stopping.set()

@@ -201,7 +201,7 @@ def containers(stack: Stack) -> dict[str, ProcessContainer]:
     ports = {name: int(stack.env[name]) for name in ("PORT",)}
     checks: dict[str, Callable[[], bool]] = {"api": partial(answers, ports["PORT"], "/health/ready")}
     checks |= {name: partial(accepts, _port(stack, variable)) for name, variable in _SERVERS.items()}
-    prompts = {"worker": " ready.", "sweeper": " ready.", "beat": "beat: Starting"}
+    prompts = {"worker": " ready.", "sweeper": " ready.", "beat": "is starting."}
     url = stack.env["REDIS_URL"]
     config = {"redis": {"url": url, "host_url": url}}
     return {

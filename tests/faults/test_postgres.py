@@ -104,7 +104,7 @@ def test_a_locked_row_holds_up_nobody_else(fire: House, client: User) -> None:
 
     def rename() -> None:
         with User(client.url, token=client.http.headers["Authorization"].removeprefix("Bearer ")) as other:
-            other.http.timeout = 40  # type: ignore[assignment]
+            other.http.timeout = 40
             answer = other.http.put(f"/jobs/{locked}", json={"description": "renamed"})
             assert answer.status_code != 503 or "Retry-After" in answer.headers
             answers.append(answer.status_code)

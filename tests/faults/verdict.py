@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,12 +52,13 @@ class Verdict:
 def settled(env: Mapping[str, str], seconds: float) -> float:
     """Wait until no job is under way, at most so long; the seconds it took."""
     began = time.monotonic()
-    with psycopg.connect(env["DATABASE_URL"], autocommit=True) as connection:
-        while time.monotonic() - began < seconds:
+    while time.monotonic() - began < seconds:
+        # the server may be recovering from the last of its deaths
+        with suppress(psycopg.OperationalError), psycopg.connect(env["DATABASE_URL"], autocommit=True) as connection:
             ((left,),) = connection.execute(_UNFINISHED, [list(FINAL)]).fetchall()
             if not left:
                 break
-            time.sleep(0.1)
+        time.sleep(0.1)
     return time.monotonic() - began
 
 

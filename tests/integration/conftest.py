@@ -1,16 +1,15 @@
 """Running stacks for the tests: each on free ports with a folder of its own, so two test runs do not meet."""
 
-import os
 from collections.abc import Iterator
-from functools import cache
 from typing import Any
 
 import psycopg
 import pytest
 
 from stack.up import Stack, running
-from storage import configuration, database, dispatch, events, objects
+from tests.brokers import broker_env
 from tests.client import User
+from tests.own_settings import settings_of
 from tests.scripted_ml import PROFILES, ScriptedMl
 
 ML_TOKEN = "token-of-the-scripted-ml-service"
@@ -19,7 +18,8 @@ ML_TOKEN = "token-of-the-scripted-ml-service"
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
     """Everything, as `make up` starts it, with the reference ML service."""
-    with running(env={"ADMIN_USERNAME": "root.admin", "ADMIN_PASSWORD": "an admin of the tests"}) as stack:
+    env = {"ADMIN_USERNAME": "root.admin", "ADMIN_PASSWORD": "an admin of the tests", **broker_env()}
+    with running(env=env) as stack:
         yield stack
 
 
@@ -46,6 +46,7 @@ def scripted(scripted_ml: ScriptedMl) -> Iterator[Stack]:
         "MAX_UPLOAD_BYTES": str(8 * 1024**2),
         "ARCHIVE_MAX_RATIO": "100",
         "LOG_FORMAT": "json",
+        **broker_env(),
     }
     with running(env=env, only=["api", "worker", "sweeper", "beat"]) as stack:
         yield stack
@@ -75,28 +76,5 @@ def rows(scripted: Stack) -> Iterator[psycopg.Connection[dict[str, Any]]]:
 @pytest.fixture(scope="module")
 def in_process() -> Iterator[Stack]:
     """Servers that this very process's settings point to: for tests that call storage and workers directly."""
-    before = dict(os.environ)
-    with running(servers_only=True) as stack:
-        os.environ.update(stack.env)
-        _forget()
+    with running(servers_only=True) as stack, settings_of(stack.env):
         yield stack
-        database.engine().dispose()
-        if events.publisher.cache_info().currsize:
-            events.publisher().close()
-    os.environ.clear()
-    os.environ.update(before)
-    _forget()
-
-
-def _forget() -> None:
-    cached = (
-        configuration.settings,
-        database.engine,
-        database._autocommit_engine,
-        events.publisher,
-        dispatch.pipelines,
-    )
-    for function in cached:
-        assert isinstance(function, type(cache(len)))
-        function.cache_clear()
-    objects._forget_after_fork()

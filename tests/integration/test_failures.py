@@ -113,9 +113,7 @@ def test_retry_after_is_kept_to(scripted_user: User, scripted_ml: ScriptedMl) ->
 
 
 def test_silence_ends_at_the_deadline(scripted_user: User) -> None:
-    ends_as(
-        scripted_user, scripted_user.order("a.txt", TEXT, profile="silent"), "ml_timeout", "waiting", retryable=True
-    )
+    ends_as(scripted_user, scripted_user.order("a.txt", TEXT, profile="silent"), "ml_timeout", "ask", retryable=True)
 
 
 def test_a_failure_reported_by_the_service_is_told_with_its_reason(scripted_user: User) -> None:

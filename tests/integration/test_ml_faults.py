@@ -102,7 +102,7 @@ def test_while_the_service_is_down_jobs_wait_and_no_attempt_is_burnt(
 ) -> None:
     def suffer() -> list[str]:
         jobs = [order(user, "instant") for _ in range(10)]
-        until(lambda: database.execute("SELECT FROM circuits WHERE probes >= 2").fetchone(), "no probe has failed")
+        until(lambda: database.execute("SELECT 1 FROM circuits WHERE probes >= 2").fetchone(), "no probe has failed")
         assert {user.job(job_id)["status"] for job_id in jobs} == {"processing"}
         return jobs
 
@@ -234,6 +234,24 @@ def test_the_service_is_told_of_a_cancelled_job_and_its_completion_is_refused(us
     assert ml.complete(request, status="succeeded") == 409
 
 
+def test_the_service_is_told_of_a_deleted_job_and_its_completion_finds_nothing(user: User, ml: ScriptedMl) -> None:
+    job_id = order(user, "at_it")
+    until(lambda: user.job(job_id)["stage"] == "waiting", "it was not accepted")
+    assert user.http.delete(f"/jobs/{job_id}").status_code == 204
+    until(lambda: job_id in ml.cancelled, "the service was not told")
+    assert ml.complete(ml.submissions(job_id)[0], status="succeeded") == 404
+
+
+def test_a_service_that_is_down_is_not_told_and_nobody_waits(user: User, ml: ScriptedMl) -> None:
+    job_id = order(user, "at_it")
+    until(lambda: user.job(job_id)["stage"] == "waiting", "it was not accepted")
+    with ml.gone():
+        began = time.monotonic()
+        assert user.http.post(f"/jobs/{job_id}/cancel").status_code == 202
+        assert user.finished(job_id)["status"] == "cancelled"
+        assert time.monotonic() - began < 2
+
+
 # ---------------------------------------------------------------- signed
 
 
@@ -292,6 +310,13 @@ def test_a_forged_completion_is_refused_and_changes_nothing(
     answer = call(faulty, accepted, DONE, headers)
     assert (answer.status_code, answer.json()["code"]) == (401, "not_authenticated")
     assert user.job(accepted)["status"] == "processing"
+
+
+def test_a_signature_made_for_another_job_is_noticed_where_the_body_names_it(faulty: Stack, accepted: str) -> None:
+    body = json.dumps({"status": "succeeded", "job_uuid": str(uuid4())}).encode()
+    assert call(faulty, accepted, body, signed(body)).status_code == 422
+    body = json.dumps({"status": "succeeded", "job_uuid": accepted}).encode()
+    assert call(faulty, accepted, body, signed(body)).status_code == 200
 
 
 @pytest.mark.parametrize("age", [301, 86400, -400], ids=["old", "very old", "of the future"])

@@ -14,30 +14,19 @@ import pytest
 from domain.errors import BodyTooLarge, ObjectMissing, StorageUnavailable
 from stack.up import running
 from storage import objects
-from storage.configuration import settings
+from tests.own_settings import forget, settings_of
 
 DATA = bytes(range(256)) * 40
 
 
 @pytest.fixture(scope="module", autouse=True)
 def store() -> Iterator[None]:
-    before = dict(os.environ)
     with running(servers_only=True) as stack:
-        os.environ.update(
-            stack.env, S3_PUBLIC_ENDPOINT_URL=stack.env["S3_ENDPOINT_URL"].replace("127.0.0.1", "localhost")
-        )
-        _forget()
-        objects.ensure_bucket()
-        objects.ensure_bucket()  # and again where it is there already
-        yield
-    os.environ.clear()
-    os.environ.update(before)
-    _forget()
-
-
-def _forget() -> None:
-    settings.cache_clear()
-    objects._clients.clear()
+        public = stack.env["S3_ENDPOINT_URL"].replace("127.0.0.1", "localhost")
+        with settings_of({**stack.env, "S3_PUBLIC_ENDPOINT_URL": public}):
+            objects.ensure_bucket()
+            objects.ensure_bucket()  # and again where it is there already
+            yield
 
 
 @pytest.fixture
@@ -140,7 +129,7 @@ def test_a_refused_connection_is_storage_unavailable(monkeypatch: pytest.MonkeyP
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         monkeypatch.setenv("S3_ENDPOINT_URL", f"http://127.0.0.1:{unused.getsockname()[1]}")
-        _forget()
+        forget()
         for attempt in (
             lambda: objects.read("inputs/x", 10),
             lambda: objects.put("inputs/x", b""),
@@ -151,7 +140,7 @@ def test_a_refused_connection_is_storage_unavailable(monkeypatch: pytest.MonkeyP
             with pytest.raises(StorageUnavailable):
                 attempt()
     monkeypatch.undo()
-    _forget()
+    forget()
 
 
 def test_a_forked_child_makes_a_client_of_its_own(key: str) -> None:

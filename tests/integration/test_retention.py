@@ -202,7 +202,8 @@ def test_no_job_goes_while_the_store_is_away(monkeypatch: pytest.MonkeyPatch) ->
     assert there(job_id)
     with monkeypatch.context() as patch:
         patch.setattr(objects, "delete", away)
-        retention.remove_expired()
+        with pytest.raises(StorageUnavailable):
+            retention.remove_expired()
     assert not there(job_id)
     assert len(objects.below("")) == 2, "left to the reconciliation"
 

@@ -25,11 +25,12 @@ from sqlalchemy import text
 
 from api.app import create_app
 from api.uploads import receive
+from migrations.__main__ import upgrade
 from stack.up import running
-from storage import files, objects
+from storage import objects
 from storage.accounts import accounts
-from storage.configuration import settings
-from storage.database import engine, metadata
+from storage.database import engine
+from tests.own_settings import settings_of
 
 MIB = 1024**2
 LIMIT = 48 * MIB
@@ -166,24 +167,12 @@ class User:
 
 @pytest.fixture(scope="module")
 def environ() -> Iterator[dict[str, str]]:
-    before = dict(os.environ)
     with running(servers_only=True, env={"MAX_UPLOAD_BYTES": str(LIMIT)}) as stack:
         public = stack.env["S3_ENDPOINT_URL"].replace("127.0.0.1", "localhost")
-        os.environ.update(stack.env, MAX_UPLOAD_BYTES=str(LIMIT), S3_PUBLIC_ENDPOINT_URL=public)
-        _forget()
-        objects.ensure_bucket()
-        metadata.create_all(engine(), tables=[accounts, files.files])
-        yield dict(os.environ)
-        engine().dispose()
-    os.environ.clear()
-    os.environ.update(before)
-    _forget()
-
-
-def _forget() -> None:
-    settings.cache_clear()
-    engine.cache_clear()
-    objects._clients.clear()
+        with settings_of({**stack.env, "MAX_UPLOAD_BYTES": str(LIMIT), "S3_PUBLIC_ENDPOINT_URL": public}):
+            upgrade()
+            objects.ensure_bucket()
+            yield dict(os.environ)
 
 
 @pytest.fixture(scope="module")

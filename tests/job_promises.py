@@ -29,9 +29,7 @@ PIPELINES = {
     "asking": _pipeline(
         "asking",
         Step(name="inspect", queue="io", until=10, retry=_retry),
-        Step(
-            name="submit", queue="io", until=60, retry=_retry, short=lambda job: True, overdue=MlTimeout, asks="ask"
-        ),
+        Step(name="submit", queue="io", until=60, retry=_retry, short=lambda job: True, overdue=MlTimeout, asks="ask"),
         Step(name="ask", queue="io", until=60, retry=_retry, aside=True),
         Step(name="parse", queue="cpu", until=90, retry=_retry, short=lambda job: job.result is not None),
         Step(name="finish", queue="io", until=100, retry=_retry, short=lambda job: True),
@@ -51,14 +49,18 @@ _counts = text("""
         SELECT job_id, step, 1 AS effects, 0 AS done, 0 AS tried FROM effects_of_steps
         UNION ALL SELECT job_id, step, 0, (outcome = 'done')::int, 1 FROM job_attempts) AS happened
     GROUP BY job_id, step""")
-_age = text("""
+_age = text(
+    """
     UPDATE jobs SET lease_until = lease_until - :by, run_at = run_at - :by, republish_at = republish_at - :by,
         published_at = published_at - :by, deadline_at = deadline_at - :by, created_at = created_at - :by,
         delayed_since = delayed_since - :by, claimed_at = claimed_at - :by
-    WHERE completed_at IS NULL""".replace(":by", "make_interval(secs => :seconds)"))
-_age_circuits = text("""
+    WHERE completed_at IS NULL""".replace(":by", "make_interval(secs => :seconds)")
+)
+_age_circuits = text(
+    """
     UPDATE circuits SET opened_until = opened_until - :by, probe_until = probe_until - :by,
-        closed_at = closed_at - :by""".replace(":by", "make_interval(secs => :seconds)"))
+        closed_at = closed_at - :by""".replace(":by", "make_interval(secs => :seconds)")
+)
 _file = text("""
     INSERT INTO files (id, owner_id, filename, object_key, name, size, content_type, sha256, kind)
     VALUES (:id, :owner, :key, :key, 'a.txt', 3, 'text/plain', 'x', 'single')""")
@@ -73,7 +75,7 @@ class Known:
     owner: UUID
     kind: str
     progress: int = 0
-    final: tuple[Any, ...] | None = None
+    final: dict[str, Any] | None = None
     told: bool | None = None  # the signal that counted: well, or not
     effects: int = 0
     effects_at_most: int | None = None  # cancelled or deleted: none may follow
@@ -234,6 +236,7 @@ class Jobs:
         for owner in self.owners:
             running = [row for row in rows.values() if row.owner_id == owner and row.admitted and row.step]
             assert len(running) <= OWNER_LIMIT, "more jobs of an owner run than may"
+
     def _check_row(self, row: Any, working: Mapping[str, UUID]) -> None:
         if row.claim:
             assert row.lease_until
@@ -258,10 +261,10 @@ class Jobs:
         assert row.status == events[-1].status
         assert row.progress >= job.progress, "progress fell"
         job.progress = row.progress
-        end = tuple(value for name, value in row._mapping.items() if name != "parent_id") if row.step is None else None
         if row.status in FINAL:
-            assert job.final in (None, end), "a job changed after its end"
-            job.final = end
+            end = {name: value for name, value in row._mapping.items() if name != "parent_id"}
+            job.final = job.final or end
+            assert end == job.final, "a job changed after its end"
         if job.told and row.status == Status.FAILED:
             lost = row.error_code in ("worker_lost", "step_timeout")
             assert lost or row.error_stage in ("parse", "finish"), "it failed to get what it had got"
