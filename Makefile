@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 export FILE ?=
+JOBS   ?= 2
 
 .DEFAULT_GOAL := help
 
@@ -17,7 +18,7 @@ up: $(VENV)/embedded ## everything on this machine, until Ctrl-C
 	@exec $(BIN)/millrace up
 
 test: $(VENV)/dev ## all tests, on an embedded stack of their own
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(TESTS)
 
 lint: $(VENV)/dev ## style, types, and who may import whom
 	$(BIN)/ruff check .

@@ -17,7 +17,7 @@ from api.objects import blocking
 from api.openapi.operation import documented
 from domain import signatures
 from domain.errors import BodyTooLarge, CompletionConflict, Invalid, JobNotReady, MlFailed, NotAuthenticated, NotFound
-from domain.inference import PIPELINE, Completion, Progress, outcome_of, result_of
+from domain.inference import PIPELINE, Completion, Progress, outcome_of, reason_of, result_of
 from domain.jobs import Job, Status
 from storage import dispatch, events
 from storage.configuration import settings
@@ -27,7 +27,7 @@ from storage.jobs import transitions, views
 from storage.jobs.sweep import Due
 
 WAITING_STEP, ASKING_STEP = "submit", "ask"
-MAX_BODY = 64 * 1024  # bytes
+MAX_BODY = 1024 * 1024  # bytes
 
 _FROM, _UNTIL = PIPELINE.starts_at(WAITING_STEP), PIPELINE.step(WAITING_STEP).until
 
@@ -94,11 +94,12 @@ def _complete(job_id: UUID, completion: Completion) -> Job:
         raise Invalid(field="status", reason=f"{completion.status!r} is neither a word of success nor of failure")
     if completion.job_uuid not in (None, job_id):
         raise Invalid(field="job_uuid", reason="is another job than the one in the URL")
-    signal = {"outcome": outcome, "error": completion.error}
+    reason = reason_of(completion.error)
+    signal = {"outcome": outcome, "error": reason if completion.error else None}
     if outcome == "succeeded":
         moved = _succeed(job_id, completion, signal)
     else:
-        error = MlFailed(reason=completion.error or "no reason given")
+        error = MlFailed(reason=reason)
         with autocommit() as connection:
             moved = transitions.fail_signalled(connection, job_id, signal, error, waits=WAITING_STEP, asks=ASKING_STEP)
     if moved is None:

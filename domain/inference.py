@@ -106,7 +106,7 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     ) = None
     file_size: Annotated[int, Meta(ge=0, le=LARGEST, description="Bytes", examples=[5414])] | None = None
     file_name: Annotated[str, Meta(max_length=255, examples=["results.xlsx"])] | None = None
-    error: Annotated[str, Meta(max_length=10_000, description="Why it failed")] | None = None
+    error: Annotated[str, Meta(description="Why it failed; what is beyond 10,000 characters is cut")] | None = None
     job_uuid: (
         Annotated[
             UUID,
@@ -159,6 +159,11 @@ def result_of(job_id: UUID, told: Completion | Standing) -> ResultFile:
     if not key.startswith(prefix):
         raise Invalid(field="output_object", reason=f"must lie below {prefix}")
     return ResultFile(key=key, name=clean_name(told.file_name or "") or f"{job_id}.xlsx", size=told.file_size or 0)
+
+
+def reason_of(error: str | None) -> str:
+    """Why a service says it failed, as it can be stored: a verdict is not refused for the length of its reason."""
+    return (error or "no reason given").replace("\0", "\ufffd")[:10_000]
 
 
 def result_prefix(job_id: str) -> str:

@@ -19,6 +19,8 @@ from domain.errors import (
     MlRejected,
     MlTimeout,
     MlUnavailable,
+    ObjectMissing,
+    ResultMissing,
 )
 from domain.inference import (
     PIPELINE,
@@ -27,6 +29,7 @@ from domain.inference import (
     Standing,
     Submission,
     outcome_of,
+    reason_of,
     result_of,
     result_prefix,
 )
@@ -39,7 +42,6 @@ from workers import circuits, ml
 # Longer than the waiting, so that a service that finishes in the last minute can still deliver.
 _MARGIN_SECONDS = 600
 _LONGEST_SIGNED = 7 * 24 * 3600  # seconds; what Signature Version 4 allows
-_REASON_CHARACTERS = 10_000  # as much as a completion may say
 
 T = TypeVar("T")
 _log = structlog.get_logger()
@@ -105,8 +107,7 @@ def _judged(job: JobInStep, standing: Standing | None, left: float) -> Outcome:
             except Invalid:
                 return Failed(error=MlProtocolError(reason="the result is not where the job's results belong"))
         case "failed":
-            reason = (standing.error or "no reason given")[:_REASON_CHARACTERS]
-            return Failed(error=MlFailed(reason=reason))
+            return Failed(error=MlFailed(reason=reason_of(standing.error)))
     if standing.status.strip().lower() in UNFINISHED_WORDS and left > 0:
         return Wait(seconds=min(settings().ml_deadline_seconds, left), message="the ML service is still at it")
     return Failed(error=MlTimeout())
@@ -181,11 +182,11 @@ def _submission(job: JobInStep) -> Submission:
 def _result(job_id: UUID, answer: Acceptance) -> ResultFile:
     if not answer.output_object.startswith(result_prefix(str(job_id))):
         raise MlProtocolError(reason="the result is not where the job's results belong")
-    return ResultFile(
-        key=answer.output_object,
-        name=f"{job_id}.xlsx",
-        size=answer.file_size if answer.file_size is not None else objects.size_of(answer.output_object),
-    )
+    try:
+        size = answer.file_size if answer.file_size is not None else objects.size_of(answer.output_object)
+    except ObjectMissing:
+        raise ResultMissing from None
+    return ResultFile(key=answer.output_object, name=f"{job_id}.xlsx", size=size)
 
 
 steps = {"submit": submit, "ask": ask}

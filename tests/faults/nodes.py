@@ -14,6 +14,7 @@ from importlib.metadata import version
 from typing import Any
 
 import psutil
+import psycopg
 from celery import Celery
 from pytest_celery import CeleryTestBroker, CeleryTestContainer, CeleryTestSetup, CeleryTestWorker
 
@@ -201,6 +202,7 @@ def containers(stack: Stack) -> dict[str, ProcessContainer]:
     ports = {name: int(stack.env[name]) for name in ("PORT",)}
     checks: dict[str, Callable[[], bool]] = {"api": partial(answers, ports["PORT"], "/health/ready")}
     checks |= {name: partial(accepts, _port(stack, variable)) for name, variable in _SERVERS.items()}
+    checks["postgres"] = partial(_takes_queries, stack.env["DATABASE_URL"])
     prompts = {"worker": " ready.", "sweeper": " ready.", "beat": "is starting."}
     url = stack.env["REDIS_URL"]
     config = {"redis": {"url": url, "host_url": url}}
@@ -212,7 +214,16 @@ def containers(stack: Stack) -> dict[str, ProcessContainer]:
     }
 
 
-_SERVERS = {"postgres": "DATABASE_URL", "redis": "REDIS_URL", "s3": "S3_ENDPOINT_URL"}
+def _takes_queries(url: str) -> bool:
+    """A server that starts up, or recovers, accepts connections and refuses them by name."""
+    try:
+        psycopg.connect(url, connect_timeout=2).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+_SERVERS = {"redis": "REDIS_URL", "s3": "S3_ENDPOINT_URL"}
 
 
 def _port(stack: Stack, variable: str) -> int:

@@ -70,6 +70,10 @@ def test_a_bad_order_names_the_field_and_leaves_neither_job_nor_object(
         (b'{"filename": "not-there.zip"}', 404, "not_found"),
         (b'{"filename": 5}', 422, "invalid"),
         (b"\xff\xfe", 400, "malformed_request"),
+        (b'{"title": "\xff"}', 400, "malformed_request"),
+        (b"[" * 60_000, 422, "invalid"),
+        (b'{"title": "a\\u0000b"}', 422, "invalid"),
+        (b" " * 70_000, 413, "body_too_large"),
     ],
 )
 def test_a_bad_order_in_json(scripted_user: User, rows: Rows, body: bytes, status: int, code: str) -> None:
@@ -77,6 +81,21 @@ def test_a_bad_order_in_json(scripted_user: User, rows: Rows, body: bytes, statu
     answer = scripted_user.http.post("/jobs", content=body, headers={"Content-Type": "application/json"})
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert count(rows) == before
+
+
+def test_what_cannot_be_stored_or_read_is_never_a_500(scripted: Stack, scripted_user: User) -> None:
+    job = scripted_user.http.post("/jobs", json={}).json()
+    answers = [
+        scripted_user.http.get("/jobs", params={"text": "\0"}),
+        scripted_user.http.put(f"/jobs/{job['id']}", json={"title": "a\0b"}),
+        scripted_user.http.put(f"/jobs/{job['id']}", json={"description": "a\0b"}),
+        scripted_user.http.get("/files", params={"name": "\0"}),
+    ]
+    for body in (b'{"username":"\xff"}', b"[" * 100_000):
+        url = f"{scripted.url}/api/v1/auth/register"
+        answers.append(httpx.post(url, content=body, headers={"Content-Type": "application/json"}))
+    assert [answer.status_code for answer in answers if not 200 <= answer.status_code < 500] == []
+    assert [answer.status_code for answer in answers[-2:]] == [400, 400]
 
 
 def test_another_media_type_is_415(scripted_user: User) -> None:

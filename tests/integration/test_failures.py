@@ -165,6 +165,17 @@ def test_the_same_completion_again_is_fine_and_another_is_a_conflict(
     assert scripted_user.job(job["id"])["status"] == "succeeded"
 
 
+def test_a_verdict_is_not_refused_for_the_text_of_its_reason(scripted_user: User, scripted_ml: ScriptedMl) -> None:
+    job = scripted_user.order("a.txt", TEXT, profile="silent")
+    for event in scripted_user.events(job["id"]):
+        if event.type == "waiting":
+            (request,) = scripted_ml.submissions(job["id"])
+            assert scripted_ml.complete(request, status="failed", error="a\0b" + "x" * 100_000) == 200
+    ended = scripted_user.job(job["id"])
+    assert ended["error"]["code"] == "ml_failed"
+    assert "a\ufffdbx" in ended["error"]["message"]
+
+
 def test_a_completion_after_the_deadline_is_refused(scripted_user: User, scripted_ml: ScriptedMl) -> None:
     job = scripted_user.finished(scripted_user.order("a.txt", TEXT, profile="silent")["id"])
     (request,) = scripted_ml.submissions(job["id"])
@@ -195,7 +206,7 @@ def test_completions_are_checked(
     assert completion(scripted, job["id"], {"state": "succeeded"}) == (422, "invalid")
     assert completion(scripted, job["id"], {"status": "done", "output_object": "inputs/other"}) == (422, "invalid")
     assert completion(scripted, job["id"], fine) == (409, "job_not_ready")
-    assert completion(scripted, job["id"], {"status": "x" * 100_000})[0] == 413
+    assert completion(scripted, job["id"], {"status": "x" * 2_000_000})[0] == 413
     stored = rows.execute("SELECT status, signal FROM jobs WHERE id = %s", [job["id"]]).fetchone()
     assert stored == {"status": "pending", "signal": None}
 
