@@ -5,11 +5,14 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 export FILE ?=
 JOBS   ?= 2
+# what a broker could make a difference to; the rest of the tests do without one, or are about Redis itself
+ON_ANY_BROKER = $(addprefix tests/integration/test_,whole_way.py failures.py control.py workers_lost.py) \
+	$(addprefix tests/faults/test_,rabbitmq.py recovery.py steps.py failpoints.py deploy.py beats.py short_chaos.py)
 
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 demo: $(VENV)/embedded ## the whole way of a file, live in the terminal (FILE=path for one of yours)
 	@$(BIN)/millrace demo $${FILE:+"$$FILE"}
@@ -29,6 +32,14 @@ lint: $(VENV)/dev ## style, types, and who may import whom
 format: $(VENV)/dev ## put the code into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+test-rabbitmq: $(VENV)/dev ## the same and the fault tests with RabbitMQ as the broker (Debian's rabbitmq-server)
+	@test -x /usr/lib/rabbitmq/bin/rabbitmq-server || { echo "make test-rabbitmq needs Debian's rabbitmq-server: apt-get install rabbitmq-server"; exit 1; }
+	MILLRACE_TEST_BROKER=rabbitmq $(BIN)/python -m pytest $(if $(TESTS),$(TESTS),$(ON_ANY_BROKER))
+
+test-hosts: $(VENV)/dev ## two worker hosts and an API host that lose each other (needs root and iproute2)
+	@test "$$(id -u)" = 0 && command -v ip >/dev/null || { echo "make test-hosts needs root and iproute2: apt-get install iproute2, then as root"; exit 1; }
+	$(BIN)/python -m pytest tests/hosts
 
 chaos: $(VENV)/dev ## 1,000 deaths under load: no job lost, no effect twice (some twenty minutes)
 	$(BIN)/python -m tests.faults.chaos --kills 1000 --seed 1
@@ -56,4 +67,4 @@ $(VENV)/dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[embedded,dev]'
 	@touch $@ $(VENV)/embedded
 
-.PHONY: help demo up test lint format chaos bench constraints clean
+.PHONY: help demo up test test-rabbitmq test-hosts lint format chaos bench constraints clean

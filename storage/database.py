@@ -32,7 +32,13 @@ _SESSION = (
     "-c statement_timeout=60s",
     # a worker that froze amid its effects must not keep the next one from them
     "-c idle_in_transaction_session_timeout=60s",
+    # nor one whose host is cut off: the server gives up its connection, and the locks with it, after 25 s
+    "-c tcp_keepalives_idle=10",
+    "-c tcp_keepalives_interval=5",
+    "-c tcp_keepalives_count=3",
 )
+# The same from our side. Without it a request that was sent into a dead network hung for a quarter of an hour.
+_NETWORK = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 10_000}
 
 
 def _encode(value: Any) -> str:
@@ -56,7 +62,12 @@ def engine() -> Engine:
         pool_recycle=1800,
         json_serializer=_encode,
         json_deserializer=msgspec.json.decode,
-        connect_args={"connect_timeout": 5, "application_name": "millrace", "options": " ".join(_SESSION)},
+        connect_args={
+            "connect_timeout": 5,
+            "application_name": "millrace",
+            "options": " ".join(_SESSION),
+            **_NETWORK,
+        },
     )
 
 

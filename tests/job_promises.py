@@ -43,17 +43,19 @@ PIPELINES = {
 KINDS = list(PIPELINES)
 
 _rows = text("SELECT * FROM jobs")
-_events = text("SELECT job_id, seq, type, data->>'status' AS status FROM job_events ORDER BY job_id, seq")
+_events = text("""
+    SELECT job_id, seq, type, data->>'status' AS status, data->>'stage' AS stage
+    FROM job_events ORDER BY job_id, seq""")
 _counts = text("""
-    SELECT job_id, step, sum(effects)::int AS effects, sum(done)::int AS done, sum(tried)::int AS tried FROM (
-        SELECT job_id, step, 1 AS effects, 0 AS done, 0 AS tried FROM effects_of_steps
-        UNION ALL SELECT job_id, step, 0, (outcome = 'done')::int, 1 FROM job_attempts) AS happened
+    SELECT job_id, step, count(*) - count(outcome) AS effects, count(*) FILTER (WHERE outcome = 'done') AS done,
+        count(outcome) AS ended, count(DISTINCT (worker, started_at)) FILTER (WHERE outcome IS NOT NULL) AS begun
+    FROM (SELECT job_id, step, worker, NULL AS outcome, NULL AS started_at FROM effects_of_steps
+        UNION ALL SELECT job_id, step, worker, outcome, started_at FROM job_attempts) AS happened
     GROUP BY job_id, step""")
 _age = text(
     """
     UPDATE jobs SET lease_until = lease_until - :by, run_at = run_at - :by, republish_at = republish_at - :by,
-        published_at = published_at - :by, deadline_at = deadline_at - :by, created_at = created_at - :by,
-        delayed_since = delayed_since - :by, claimed_at = claimed_at - :by
+        published_at = published_at - :by, deadline_at = deadline_at - :by, created_at = created_at - :by
     WHERE completed_at IS NULL""".replace(":by", "make_interval(secs => :seconds)")
 )
 _age_circuits = text(
@@ -95,11 +97,6 @@ class Jobs:
             for owner in self.owners:
                 connection.execute(_account, {"id": owner, "name": f"u{owner}"})
 
-    def pick(self, index: int) -> Known:
-        return self.known[index % len(self.known)]
-
-    # ------------------------------------------------------------ orders
-
     def order(self, owner: int, kind: str, priority: Priority, *, file: bool) -> Due | None:
         job = commands.NewJob(
             id=new_id(),
@@ -127,8 +124,7 @@ class Jobs:
             connection.execute(_file, {"id": file, "owner": owner, "key": f"inputs/{file}"})
         return file
 
-    def attach(self, index: int) -> Due | None:
-        job = self.pick(index)
+    def attach(self, job: Known) -> Due | None:
         with transaction() as connection:
             ordered = commands.attach(
                 connection,
@@ -142,8 +138,7 @@ class Jobs:
             )
         return ordered and ordered.due
 
-    def run_again(self, index: int) -> Due | None:
-        job = self.pick(index)
+    def run_again(self, job: Known) -> Due | None:
         with autocommit() as connection:
             try:
                 again = commands.rerun(connection, job.id, job.owner, new_id(), PIPELINES[job.kind].steps[0].name)
@@ -153,9 +148,8 @@ class Jobs:
         assert again
         return self._create(again)
 
-    def cancel(self, index: int) -> UUID | None:
+    def cancel(self, job: Known) -> UUID | None:
         """The owner, when another of his jobs may be begun for it."""
-        job = self.pick(index)
         with autocommit() as connection:
             asked, moved = commands.cancel(connection, job.id, job.owner)
         assert asked == (job.final is None), "a job is cancelled until it has ended"
@@ -163,19 +157,15 @@ class Jobs:
             job.effects_at_most = job.effects
         return moved.owner_id if moved and moved.backlog else None
 
-    def delete(self, index: int) -> None:
-        job = self.pick(index)
+    def delete(self, job: Known) -> None:
         with transaction() as connection:
             assert commands.delete(connection, job.id, job.owner) is not None
         job.effects_at_most = job.effects
         self.known.remove(job)
         self.deleted.append(job)
 
-    # ------------------------------------------------------------ the other side, and time
-
-    def signal(self, index: int, *, well: bool) -> tuple[Due | None, UUID | None]:
+    def signal(self, job: Known, *, well: bool) -> tuple[Due | None, UUID | None]:
         """What the API does with a completion: (what to publish, the owner of whom another job may be begun)."""
-        job = self.pick(index)
         asks = PIPELINES[job.kind].step("submit").asks
         with autocommit() as connection:
             if well:
@@ -201,8 +191,7 @@ class Jobs:
             return None, owner
         return Due(job_id=job.id, kind=job.kind, step=moved.step, priority=moved.priority), owner
 
-    def remote_progress(self, index: int, percent: int) -> None:
-        job = self.pick(index)
+    def remote_progress(self, job: Known, percent: int) -> None:
         with autocommit() as connection:
             asks = PIPELINES[job.kind].step("submit").asks
             transitions.remote_progress(connection, job.id, percent, None, waits="submit", asks=asks)
@@ -212,8 +201,6 @@ class Jobs:
         with autocommit() as connection:
             connection.execute(_age, {"seconds": seconds})
             connection.execute(_age_circuits, {"seconds": seconds})
-
-    # ------------------------------------------------------------ what must hold
 
     def check(self, working: Mapping[str, UUID]) -> None:
         """Look at everything; ``working`` says which worker is at which job."""
@@ -241,14 +228,11 @@ class Jobs:
         if row.claim:
             assert row.lease_until
             assert row.status == Status.PROCESSING
-            assert not row.awaiting
             assert row.claimed_by in self.dead or working.get(row.claimed_by) == row.id, "nobody knows of the claim"
         if row.awaiting:
+            assert not row.claim
             assert row.deadline_at
-            assert row.stage == "waiting"
             assert row.signal is None, "it waits for what has come"
-        assert (row.step is not None) == (row.status in (Status.QUEUED, Status.PROCESSING))
-        assert (row.error_code is not None) == (row.status == Status.FAILED)
 
     def _check_record(self, job: Known, row: Any, events: list[Any]) -> None:
         assert [event.seq for event in events] == list(range(1, len(events) + 1))
@@ -259,6 +243,7 @@ class Jobs:
         for one, other in pairwise(events):
             assert one.status == other.status or other.status in TRANSITIONS[Status(one.status)]
         assert row.status == events[-1].status
+        self._check_claims(events)
         assert row.progress >= job.progress, "progress fell"
         job.progress = row.progress
         if row.status in FINAL:
@@ -269,10 +254,20 @@ class Jobs:
             lost = row.error_code in ("worker_lost", "step_timeout")
             assert lost or row.error_stage in ("parse", "finish"), "it failed to get what it had got"
 
+    def _check_claims(self, events: list[Any]) -> None:
+        held = None
+        for event in events:
+            if event.type == EventType.STAGE:
+                assert event.stage != held, "a step was given to two workers at once"
+                held = event.stage
+            elif event.type != EventType.RESUMED:
+                held = None
+
     def _check_effects(self, job: Known, row: Any, counts: Mapping[str, Any]) -> None:
         steps = [step for step in PIPELINES[job.kind].steps if not step.aside]
         for step, count in counts.items():
             assert count.effects == count.done, f"the effect of {step} and its record differ"
+            assert count.ended == count.begun, f"an attempt of {step} ended twice: its worker came back and counted"
             assert count.effects <= 1 or PIPELINES[job.kind].step(step).aside, f"{step} was done twice"
         passed = [step.name for step in steps]
         if row.status != Status.SUCCEEDED:

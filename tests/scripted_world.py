@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
+from uuid import UUID
 
 import pytest
 from kombu.exceptions import OperationalError
@@ -12,13 +13,19 @@ from domain.pipelines import Done, Failed, Later, Outcome, ResultFile, Wait
 from storage import circuits, dispatch
 from storage.database import autocommit, transaction
 from storage.jobs.sweep import Due
-from tests.job_promises import PIPELINES, Jobs
+from tests.job_promises import PIPELINES, Jobs, Known
 from tests.scripted_workers import Died, Message, StillHeartbeat, Worker, die, go_on
 from workers import holders, jobs
 
 WORKERS = 3
 LEASE = 20.0  # seconds; an example does not take so long, so that it only runs out when time is made to pass
 ROUND_SECONDS, ROUNDS = 45.0, 40  # longer than a lease, a retry and a redispatch
+
+# The ways a step may end, where its worker may come to rest on the way, and what may happen to its job before.
+HOWS = ("done", "result", "wait") * 4 + ("later", "circuit", "retry", "busy", "fail", "bug")
+STOPS = ("", "", "", "outcome.before", "effects.written", "outcome.committed", "outcome.announced")
+STOPS += ("publish.before", "publish.after")
+MEANWHILE = ("", "", "", "", "", "cancelled", "told well", "told badly", "frozen")
 
 
 class World:
@@ -62,6 +69,16 @@ class World:
         if due is not None and published:
             dispatch.publish_or_leave_to_sweep(due)
 
+    def job(self, index: int) -> Known | None:
+        """One of all, and more often one that has not ended, or that a worker is at."""
+        busy = {worker.job_id for worker in self.busy}
+        choice = [job for job in self.unfinished if job.id in busy] + self.unfinished + self.jobs.known
+        return choice[index % len(choice)] if choice else None
+
+    @property
+    def unfinished(self) -> list[Known]:
+        return [job for job in self.jobs.known if not job.final]
+
     # ------------------------------------------------------------ workers
 
     def _new_worker(self) -> Worker:
@@ -74,6 +91,21 @@ class World:
     @property
     def busy(self) -> list[Worker]:
         return [worker for worker in self.workers if worker.place]
+
+    def in_step(self, index: int) -> Worker | None:
+        workers = self.at("step")
+        return workers[index % len(workers)] if workers else None
+
+    def at_rest(self, index: int) -> Worker | None:
+        return self.busy[index % len(self.busy)] if self.busy else None
+
+    def take(self, job_id: UUID) -> Worker | None:
+        """Have an idle worker do the job's oldest message, where there are both."""
+        for worker, message in zip(self.at(""), [one for one in self.messages if one.job_id == job_id], strict=False):
+            self.messages.remove(message)
+            worker.take(message)
+            return worker
+        return None
 
     def end(self, worker: Worker, how: Callable[[], None], *, known: bool) -> None:
         """Another process takes its place; ``known``: the sweep can tell that it is gone."""
@@ -92,6 +124,36 @@ class World:
 
     def go_on(self, worker: Worker) -> None:
         worker.order((lambda: outcome(worker, "done")) if worker.place == "step" else go_on)
+
+    def freeze(self, frozen: Worker) -> None:
+        """It does not beat, its lease runs out, and its step is given to another."""
+        self.jobs.age(LEASE)
+        for worker in self.busy:
+            if worker is not frozen:
+                self.heartbeat.beat(worker, LEASE)
+        self.sweep()
+        self.take(frozen.job_id)
+
+    # ------------------------------------------------------------ the job's owner and the other side
+
+    def happen_meanwhile(self, worker: Worker, what: str) -> None:
+        job = next((job for job in self.jobs.known if job.id == worker.job_id), None)
+        if what == "frozen":
+            self.freeze(worker)
+        elif what == "cancelled" and job:
+            self.cancel(job)
+        elif what and job:
+            self.signal(job, well=what == "told well", published=True)
+
+    def cancel(self, job: Known) -> None:
+        if owner := self.jobs.cancel(job):
+            dispatch.admit(owner)
+
+    def signal(self, job: Known, *, well: bool, published: bool) -> None:
+        due, owner = self.jobs.signal(job, well=well)
+        self.publish(due, published=published)
+        if owner and published:
+            dispatch.admit(owner)
 
     # ------------------------------------------------------------ time
 
@@ -159,7 +221,7 @@ def outcome(worker: Worker, how: str) -> Outcome:
     return Done(effects=effects)
 
 
-def circuit_fails(job_id: Any) -> None:
+def circuit_fails(job_id: UUID) -> None:
     """The neighbour of all jobs fails; the second time in a row nobody is let through for a while."""
     with autocommit() as connection:
         circuits.failed(connection, "ml", job_id, threshold=2, seconds=15)

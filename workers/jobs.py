@@ -67,9 +67,9 @@ def _publish_due(republish: float) -> tuple[int, int]:
         due = [one for one in questions.due(connection, republish) if _is_known(one)]
         if due:
             reached("sweep.marked", *(one.job_id for one in due))
-        refused = [one.job_id for one in due if not dispatch.publish(one)]
+        refused = dispatch.publish_many(due)
         if refused:
-            questions.unpublished(connection, refused)
+            questions.unpublished(connection, [one.job_id for one in refused])
     return len(due) - len(refused), len(refused)
 
 

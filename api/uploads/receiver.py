@@ -13,7 +13,7 @@ from api.objects import blocking, gateway, unbroken
 from api.uploads.body import BESIDE_BYTES, Body, Form
 from api.uploads.intake import CHUNK_BYTES, Intake
 from api.uploads.parts import Promise, Writer
-from domain.errors import MalformedRequest, MillraceError, UnsupportedMedia
+from domain.errors import DatabaseUnavailable, MalformedRequest, MillraceError, UnsupportedMedia
 from domain.files import UNNAMED, StoredObject, clean_name, content_type_of, kind_of, name_from
 from domain.identity import new_id
 from storage import objects
@@ -41,11 +41,17 @@ class ReceivedForm:
     async def keep(self, write: Callable[[], T]) -> T:
         """The answer of ``write()``, called in a thread; when it returns the object stays, when it raises it goes.
 
-        It is not broken off by a cancellation, so that a row that was written always has its object.
+        It is not broken off by a cancellation, so that a row that was written always has its object. When the
+        connection to the database broke, nobody knows whether the row was committed: the object stays, and goes with
+        the leftovers if no row names it.
         """
 
         async def writing() -> T:
-            answer = await blocking(write)
+            try:
+                answer = await blocking(write)
+            except DatabaseUnavailable:
+                self._kept = True
+                raise
             self._kept = True
             return answer
 

@@ -48,7 +48,7 @@ class Round:
     verdict: Verdict = field(default_factory=Verdict)
 
     def report(self) -> dict[str, Any]:
-        found, recoveries = self.verdict, sorted(self.verdict.recoveries)
+        found = self.verdict
         return {
             "seed": self.seed,
             "kills": sum(self.kills.values()),
@@ -66,18 +66,17 @@ class Round:
             "other_violations": len(found.other),
             "violations": found.violations[:100],
             "orphans": found.orphans,
-            "recovery_seconds": {
-                "count": len(recoveries),
-                **({"p50": _percentile(recoveries, 50), "p95": _percentile(recoveries, 95)} if recoveries else {}),
-                **({"p99": _percentile(recoveries, 99), "max": round(recoveries[-1], 2)} if recoveries else {}),
-            },
+            "noticed_seconds": _percentiles(found.noticed),
+            "recovery_seconds": _percentiles(found.recoveries),
         }
 
 
-def _percentile(ordered: list[float], percent: int) -> float:
-    if len(ordered) == 1:
-        return round(ordered[0], 2)
-    return round(statistics.quantiles(ordered, n=100, method="inclusive")[percent - 1], 2)
+def _percentiles(seconds: list[float]) -> dict[str, float]:
+    if len(seconds) < 2:
+        return {"count": len(seconds), **({"max": round(seconds[0], 2)} if seconds else {})}
+    of = statistics.quantiles(seconds, n=100, method="inclusive")
+    figures = {"p50": of[49], "p95": of[94], "p99": of[98], "max": max(seconds)}
+    return {"count": len(seconds), **{name: round(value, 2) for name, value in figures.items()}}
 
 
 @contextmanager

@@ -6,7 +6,7 @@ Every fixture of pytest-celery that would start a container is overridden here; 
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from tests.client import User
 from tests.faults.chaos import QUICK, house
 from tests.faults.ml import PatientMl
 from tests.faults.nodes import MillraceSetup, MillraceWorker, ProcessContainer, RedisBroker, containers, eventually
+from tests.faults.proxy import Proxy
 
 Rows = psycopg.Connection[dict[str, Any]]
 
@@ -105,6 +106,22 @@ def client(fire: House) -> Iterator[User]:
             time.sleep(0.1)
     with user:
         yield user
+
+
+@pytest.fixture(scope="session")
+def proxied(armoury: Path) -> Iterator[tuple[House, Proxy]]:
+    """API and workers reach Postgres through a proxy; we do not."""
+    with house(QUICK, only=()) as (servers, ml):
+        url = servers.env["DATABASE_URL"]
+        port = url.rpartition(":")[2].partition("/")[0]
+        with Proxy(int(port)) as proxy:
+            through = {
+                **{name: servers.env[name] for name in servers.env if name not in ("PORT", "PUBLIC_URL", "ML_PORT")},
+                "DATABASE_URL": url.replace(f":{port}/", f":{proxy.port}/"),
+            }
+            with house({**QUICK, **through, VARIABLE: str(armoury)}, ml=ml) as (stack, _):
+                nodes = containers(replace(stack, env={**servers.env, **stack.env}))
+                yield House(replace(stack, env={**stack.env, **servers.env}), ml, nodes), proxy
 
 
 # ---------------------------------------------------------------- pytest-celery

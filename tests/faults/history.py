@@ -12,7 +12,7 @@ import httpx
 
 from tests.client import FINAL, User
 
-UNFINISHED = 8  # jobs of one client that it lets stand before it waits for the oldest
+UNFINISHED = 2  # jobs of one client that it lets stand before it waits for the oldest
 PATIENCE_SECONDS = 15.0  # with one job; then it orders on and leaves it to the check at the end
 MEMBERS = 3
 

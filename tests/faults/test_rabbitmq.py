@@ -3,15 +3,18 @@
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
+from stack.guard import Guard
+from stack.process import Process
 from tests.brokers import lose_messages, messages, on_rabbitmq
 from tests.client import User
 from tests.faults.chaos import QUICK, house
 from tests.faults.conftest import House
 from tests.faults.history import History
-from tests.faults.nodes import containers, eventually
+from tests.faults.nodes import ProcessContainer, containers, eventually
 from tests.faults.verdict import judge, settled
 from tests.rabbitmq import RabbitMq
 
@@ -136,3 +139,31 @@ def test_a_node_that_answers_nothing_for_longer_than_two_heartbeats(
     took = all_is_well(fire, history)
     with capsys.disabled():
         sys.stdout.write(f"\n  RabbitMQ silent for {silent:.0f} s: all jobs done {took:.1f} s after it spoke again\n")
+
+
+def test_a_worker_is_back_before_the_broker_has_noticed_that_it_was_away(
+    fire: House, client: User, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As after some seconds without a network: its old connection still holds its queue of remote control, and messages
+    that nobody works on. The broker drops it after two heartbeats; nobody waits for that.
+    """
+    worker, guard = fire.nodes["worker"], Guard()
+    program = worker.process.program
+    same = Process(replace(program, log=program.log.with_name("same.log")), guard, lambda _: None)
+    same.program.log.touch()
+    history = History(client, clients=0, resend=True)
+    worker.kill("SIGSTOP")
+    try:
+        same.start()
+        ProcessContainer(same, prompt=" ready.").ready()
+        for _ in range(6):
+            history.order()
+        took = all_is_well(fire, history)
+        assert same.deaths == 0
+    finally:
+        same.stop()
+        guard.close()
+    with capsys.disabled():
+        sys.stdout.write(
+            f"\n  six orders beside a worker that holds messages and does nothing: done after {took:.1f} s\n"
+        )

@@ -42,6 +42,7 @@ class Verdict:
     other: list[str] = field(default_factory=list)
     interruptions: int = 0
     orphans: int = 0  # objects no row names; the sweep of leftovers takes them
+    noticed: list[float] = field(default_factory=list)  # seconds from a worker's death to the step being free again
     recoveries: list[float] = field(default_factory=list)  # seconds from a worker's death to the step's next claim
 
     @property
@@ -151,9 +152,9 @@ def _check_submissions(verdict: Verdict, job: Row, attempts: list[Row], ml: Pati
 
 def _check_objects(verdict: Verdict, env: Mapping[str, str], jobs: Mapping[str, Row], files: set[str]) -> None:
     stored = _objects(env)
-    for key in files - stored:
-        verdict.lost.append(f"object {key} is gone, and a row names it")
     for job in jobs.values():
+        if job["object_key"] not in stored:
+            verdict.lost.append(f"{job['id']} ({job['status']}): its object {job['object_key']} is gone")
         results = [key for key in stored if key.startswith(f"results/{job['id']}/")]
         if job["status"] == "succeeded" and results != [job["result_key"]]:
             verdict.duplicates.append(f"{job['id']}: objects {results}, the row names {job['result_key']}")
@@ -177,12 +178,16 @@ def _objects(env: Mapping[str, str]) -> set[str]:
 
 
 def _measure(verdict: Verdict, events: list[Row], attempts: list[Row], deaths: Mapping[int, float]) -> None:
-    """From the death of the process that held the step to the next claim of it."""
+    """From the death of the process that held the step to its release, and to its next claim (behind others' steps)."""
     for attempt in attempts:
         pid = (attempt["worker"] or "").rpartition(":")[2]
         died_at = deaths.get(int(pid)) if pid.isdecimal() else None
         if attempt["outcome"] != "lost" or died_at is None:
             continue
+        freed = [event["at"].timestamp() for event in events if event["type"] in ("interrupted", "failed")]
+        verdict.noticed += (
+            [min(at for at in freed if at > died_at) - died_at] if max(freed, default=0) > died_at else []
+        )
         claims = [event["at"].timestamp() for event in events if event["type"] == "stage"]
         if later := [claim for claim in claims if claim > died_at]:
             verdict.recoveries.append(min(later) - died_at)

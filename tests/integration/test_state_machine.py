@@ -28,8 +28,8 @@ from storage.configuration import settings
 from storage.database import autocommit
 from tests import scripted_workers
 from tests.job_promises import KINDS, OWNER_LIMIT, PIPELINES
-from tests.scripted_workers import Message, StillHeartbeat, Worker, die, shut_down
-from tests.scripted_world import LEASE, World, circuit_fails, outcome
+from tests.scripted_workers import Message, StillHeartbeat, die, shut_down
+from tests.scripted_world import HOWS, LEASE, MEANWHILE, STOPS, World, circuit_fails, outcome
 from workers import jobs as engine_jobs
 
 LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
@@ -43,12 +43,7 @@ PROFILE = profile(
     phases=(Phase.generate, Phase.shrink),
     suppress_health_check=list(HealthCheck),
 )
-MOST_JOBS = 6
-
-# The ways a step may end but for the ordinary ones, and where its worker may come to rest on the way.
-HOWS = ("wait", "later", "circuit", "retry", "retry", "busy", "fail", "bug")
-STOPS = ("", "", "", "outcome.before", "effects.written", "outcome.committed", "outcome.announced")
-STOPS += ("publish.before", "publish.after")
+MOST_JOBS = 5  # that have not ended
 
 _index = st.integers(0, 30)  # of whatever there is to choose from
 _often, _seldom = st.sampled_from([True, True, True, False]), st.sampled_from([False, False, False, True])
@@ -108,29 +103,28 @@ class Life(RuleBasedStateMachine):
         3, owner=_index, kind=st.sampled_from(KINDS), priority=st.sampled_from(Priority), file=_often, published=_often
     )
     def order(self, owner: int, kind: str, priority: Priority, *, file: bool, published: bool) -> None:
-        if len(self.jobs.known) < MOST_JOBS:
+        if len(self.world.unfinished) < MOST_JOBS:
             self.world.publish(self.jobs.order(owner, kind, priority, file=file), published=published)
 
     @act(index=_index, published=_often)
     def attach(self, index: int, *, published: bool) -> None:
-        if self.jobs.known:
-            self.world.publish(self.jobs.attach(index), published=published)
+        if job := self.world.job(index):
+            self.world.publish(self.jobs.attach(job), published=published)
 
     @act(index=_index, published=_often)
     def run_again(self, index: int, *, published: bool) -> None:
-        if self.jobs.known:
-            self.world.publish(self.jobs.run_again(index), published=published)
+        if job := self.world.job(index):
+            self.world.publish(self.jobs.run_again(job), published=published)
 
-    @act(index=_index)
+    @act(2, index=_index)
     def cancel(self, index: int) -> None:
-        owner = self.jobs.cancel(index) if self.jobs.known else None
-        if owner:
-            dispatch.admit(owner)
+        if job := self.world.job(index):
+            self.world.cancel(job)
 
     @act(index=_index)
     def delete(self, index: int) -> None:
-        if self.jobs.known:
-            self.jobs.delete(index)
+        if job := self.world.job(index):
+            self.jobs.delete(job)
 
     # ------------------------------------------------------------ broker and deliveries
 
@@ -138,7 +132,9 @@ class Life(RuleBasedStateMachine):
     def deliver(self, index: int, worker: int, stop: str, *, again: bool) -> None:
         """Any of the messages, and it may come again."""
         idle = self.world.at("")
-        if idle and not self.world.messages:
+        if not self.world.unfinished:
+            self.order(index, KINDS[worker % len(KINDS)], Priority.NORMAL, file=True, published=True)
+        elif idle and not self.world.messages:
             self.sweep(25.0, dies=False)
         if idle and self.world.messages:
             chosen = idle[worker % len(idle)]
@@ -157,8 +153,7 @@ class Life(RuleBasedStateMachine):
     def deliver_unsent(self, index: int, step: int) -> None:
         """A message out of nowhere: of any step, done long ago or not begun."""
         idle = self.world.at("")
-        if self.jobs.known and idle:
-            job = self.jobs.pick(index)
+        if idle and (job := self.world.job(index)):
             steps = PIPELINES[job.kind].steps
             idle[0].take(Message(job.id, job.kind, steps[step % len(steps)].name))
 
@@ -177,74 +172,67 @@ class Life(RuleBasedStateMachine):
 
     # ------------------------------------------------------------ workers
 
-    def in_step(self, index: int) -> Worker | None:
-        workers = self.world.at("step")
-        return workers[index % len(workers)] if workers else None
-
-    def at_rest(self, index: int) -> Worker | None:
-        return self.world.busy[index % len(self.world.busy)] if self.world.busy else None
-
     @act(index=_index, percent=st.integers(0, 100))
     def progress(self, index: int, percent: int) -> None:
-        worker = self.in_step(index)
+        worker = self.world.in_step(index)
         if worker:
             context = worker.context
             worker.order(lambda: context.progress(percent, 100))
 
-    @act(14, index=_index, how=st.sampled_from(["done", "done", "result", "wait", *HOWS]), stop=st.sampled_from(STOPS))
-    def finish(self, index: int, how: str, stop: str) -> None:
-        worker = self.in_step(index)
+    @act(14, index=_index, how=st.sampled_from(HOWS), meanwhile=st.sampled_from(MEANWHILE), stop=st.sampled_from(STOPS))
+    def finish(self, index: int, how: str, meanwhile: str, stop: str) -> None:
+        """Its step ends, after what happened to its job meanwhile."""
+        worker = self.world.in_step(index)
         if worker is None:
             self.deliver(index, index, "", again=False)
-            worker = self.in_step(0)
+            worker = self.world.in_step(0)
         if worker is not None:
             chosen = worker
+            self.world.happen_meanwhile(worker, meanwhile)
             worker.stops_at = stop
             worker.order(lambda: outcome(chosen, how))
 
     @act(4, index=_index)
     def wake_up(self, index: int) -> None:
         """However long it was away."""
-        worker = self.at_rest(index)
-        if worker:
+        if worker := self.world.at_rest(index):
             self.world.go_on(worker)
+
+    @act(2, index=_index)
+    def freeze(self, index: int) -> None:
+        if worker := self.world.at_rest(index):
+            self.world.freeze(worker)
 
     @act(3, index=_index, known=st.booleans())
     def crash(self, index: int, *, known: bool) -> None:
-        worker = self.at_rest(index)
-        if worker:
+        if worker := self.world.at_rest(index):
             self.world.end(worker, die, known=known)
 
     @act(index=_index)
     def shut_down(self, index: int) -> None:
-        worker = self.at_rest(index)
-        if worker:
+        if worker := self.world.at_rest(index):
             self.world.end(worker, shut_down, known=False)
 
     @act(index=_index)
     def run_too_long(self, index: int) -> None:
-        worker = self.in_step(index)
+        worker = self.world.in_step(index)
         if worker:
             self.heartbeat.overrun(worker)
             self.world.end(worker, die, known=True)
 
-    @act(2, index=_index, times=st.integers(2, 4))
+    @act(index=_index, times=st.integers(2, 4))
     def kill_again_and_again(self, index: int, times: int) -> None:
         """A step that takes its worker with it, wherever it is begun."""
-        job_id = self.jobs.pick(index).id if self.jobs.known else None
-        for _ in range(times):
-            mine = [message for message in self.world.messages if message.job_id == job_id]
-            for worker, message in zip(self.world.at("")[:1], mine[:1], strict=False):
-                self.world.messages.remove(message)
-                worker.take(message)
-                if worker.place:
-                    self.world.end(worker, die, known=True)
+        job = self.world.job(index)
+        for _ in range(times if job else 0):
+            worker = self.world.take(job.id) if job else None
+            if worker and worker.place:
+                self.world.end(worker, die, known=True)
             self.world.sweep()
 
     @act(2, index=_index)
     def beat(self, index: int) -> None:
-        worker = self.at_rest(index)
-        if worker:
+        if worker := self.world.at_rest(index):
             self.heartbeat.beat(worker, LEASE)
 
     # ------------------------------------------------------------ time, sweeps, signals
@@ -260,23 +248,21 @@ class Life(RuleBasedStateMachine):
         self.jobs.age(seconds)
         self.world.sweep(dies=dies)
 
-    @act(4, index=_index, well=_often, published=_often)
-    def signal(self, index: int, *, well: bool, published: bool) -> None:
-        if self.jobs.known:
-            due, owner = self.jobs.signal(index, well=well)
-            self.world.publish(due, published=published)
-            if owner and published:
-                dispatch.admit(owner)
+    @act(4, index=_index, times=st.integers(1, 2), well=_often, published=_often)
+    def signal(self, index: int, times: int, *, well: bool, published: bool) -> None:
+        if job := self.world.job(index):
+            for _ in range(times):
+                self.world.signal(job, well=well, published=published)
 
     @act(index=_index, percent=st.integers(10, 60))
     def remote_progress(self, index: int, percent: int) -> None:
-        if self.jobs.known:
-            self.jobs.remote_progress(index, percent)
+        if job := self.world.job(index):
+            self.jobs.remote_progress(job, percent)
 
     @act(index=_index)
     def neighbour_fails(self, index: int) -> None:
-        if self.jobs.known:
-            circuit_fails(self.jobs.pick(index).id)
+        if job := self.world.job(index):
+            circuit_fails(job.id)
 
 
 @pytest.fixture(scope="module", autouse=True)

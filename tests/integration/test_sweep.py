@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID
@@ -37,11 +37,11 @@ def published(monkeypatch: pytest.MonkeyPatch) -> list[tuple[UUID, str]]:
     """What the sweep sends, in place of sending it."""
     sent: list[tuple[UUID, str]] = []
 
-    def publish(due: sweep.Due) -> bool:
-        sent.append((due.job_id, due.step))
-        return True
+    def publish_many(dues: Sequence[sweep.Due]) -> list[sweep.Due]:
+        sent.extend((due.job_id, due.step) for due in dues)
+        return []
 
-    monkeypatch.setattr(dispatch, "publish", publish)
+    monkeypatch.setattr(dispatch, "publish_many", publish_many)
     return sent
 
 
