@@ -5,6 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 export FILE ?=
 JOBS   ?= 2
+TESTS  ?= tests/unit tests/integration
 # what a broker could make a difference to; the rest of the tests do without one, or are about Redis itself
 ON_ANY_BROKER = $(addprefix tests/integration/test_,whole_way.py failures.py control.py workers_lost.py) \
 	$(addprefix tests/faults/test_,rabbitmq.py recovery.py steps.py failpoints.py deploy.py beats.py short_chaos.py)
@@ -20,8 +21,11 @@ demo: $(VENV)/embedded ## the whole way of a file, live in the terminal (FILE=pa
 up: $(VENV)/embedded ## everything on this machine, until Ctrl-C
 	@exec $(BIN)/millrace up
 
-test: $(VENV)/dev ## all tests, on an embedded stack of their own
+test: $(VENV)/dev ## the tests of every part, on embedded stacks of their own
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(TESTS)
+
+test-faults: $(VENV)/dev ## the engine under fire: kills, hangs, restarts of every process and server (some minutes)
+	$(BIN)/python -m pytest tests/faults
 
 lint: $(VENV)/dev ## style, types, and who may import whom
 	$(BIN)/ruff check .
@@ -67,4 +71,4 @@ $(VENV)/dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[embedded,dev]'
 	@touch $@ $(VENV)/embedded
 
-.PHONY: help demo up test test-rabbitmq test-hosts lint format chaos bench constraints clean
+.PHONY: help demo up test test-faults test-rabbitmq test-hosts lint format chaos bench constraints clean

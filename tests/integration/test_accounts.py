@@ -73,7 +73,9 @@ class User:
     def __init__(self, server: Server, role: str = "user") -> None:
         self.name = f"u.{uuid4().hex[:12]}"
         self.server = server
-        made = httpx.post(f"{server.url}/api/v1/auth/register", json={"username": self.name, "password": PASSWORD})
+        made = httpx.post(
+            f"{server.url}/api/v1/auth/register", json={"username": self.name, "password": PASSWORD}, timeout=30
+        )
         assert made.status_code == 201, made.text
         self.id = made.json()["id"]
         if role == "admin":
@@ -83,11 +85,11 @@ class User:
 
     def __call__(self, method: str, path: str, **more: Any) -> httpx.Response:
         headers = {"Authorization": f"Bearer {self.token}"}
-        return httpx.request(method, f"{self.server.url}/api/v1{path}", headers=headers, **more)
+        return httpx.request(method, f"{self.server.url}/api/v1{path}", headers=headers, timeout=30, **more)
 
 
 def login(server: Server, username: str, password: str = PASSWORD) -> httpx.Response:
-    return httpx.post(f"{server.url}/api/v1/auth/login", json={"username": username, "password": password})
+    return httpx.post(f"{server.url}/api/v1/auth/login", json={"username": username, "password": password}, timeout=30)
 
 
 def refused(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
@@ -119,7 +121,7 @@ def _no_limits_left_over(server: Server) -> None:
 
 @pytest.fixture
 def register(server: Server) -> Call:
-    return lambda **body: httpx.post(f"{server.url}/api/v1/auth/register", json=body)
+    return lambda **body: httpx.post(f"{server.url}/api/v1/auth/register", json=body, timeout=30)
 
 
 def _name() -> str:
