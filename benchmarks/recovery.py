@@ -185,8 +185,10 @@ def _nothing(job_id: str) -> None:
 
 
 def rebuild(pairs: int, jobs: int) -> Report:
-    with running(only=[], env={"LOG_LEVEL": "warning"}) as stack:
-        os.environ.update(stack.env)
+    with running(only=[]) as stack:
+        os.environ.update(stack.env, LOG_LEVEL="warning")
+        _forget_settings()
+        logs.configure(settings())
         house = Rebuild(stack, jobs)
         report = Report("rebuild", "jobs/s", "2000 jobs/s", "higher", extra={"jobs": jobs})
         report.pairs = alternate(pairs, house.ours, house.baseline)

@@ -23,7 +23,7 @@ ROUND_SECONDS, ROUNDS = 45.0, 40  # longer than a lease, a retry and a redispatc
 
 # The ways a step may end, where its worker may come to rest on the way, and what may happen to its job before.
 HOWS = ("done", "result", "wait") * 4 + ("later", "circuit", "retry", "busy", "fail", "bug")
-STOPS = ("", "", "", "outcome.before", "effects.written", "outcome.committed", "outcome.announced")
+STOPS = ("",) * 8 + ("outcome.before", "effects.written", "outcome.committed", "outcome.announced")
 STOPS += ("publish.before", "publish.after")
 MEANWHILE = ("", "", "", "", "", "cancelled", "told well", "told badly", "frozen")
 
