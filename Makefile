@@ -39,7 +39,7 @@ format: $(VENV)/dev ## put the code into shape
 
 test-rabbitmq: $(VENV)/dev ## the same and the fault tests with RabbitMQ as the broker (Debian's rabbitmq-server)
 	@test -x /usr/lib/rabbitmq/bin/rabbitmq-server || { echo "make test-rabbitmq needs Debian's rabbitmq-server: apt-get install rabbitmq-server"; exit 1; }
-	MILLRACE_TEST_BROKER=rabbitmq $(BIN)/python -m pytest $(if $(TESTS),$(TESTS),$(ON_ANY_BROKER))
+	MILLRACE_TEST_BROKER=rabbitmq $(BIN)/python -m pytest $(ON_ANY_BROKER)
 
 test-hosts: $(VENV)/dev ## two worker hosts and an API host that lose each other (needs root and iproute2)
 	@test "$$(id -u)" = 0 && command -v ip >/dev/null || { echo "make test-hosts needs root and iproute2: apt-get install iproute2, then as root"; exit 1; }

@@ -23,10 +23,13 @@ from uuid import UUID
 
 from benchmarks.measure import RESULTS, Report, Run, alternate, machine
 from benchmarks.pipeline import Bench, due
-from stack.up import Stack, running
+from stack.up import running
+from storage import logs
+from storage.configuration import settings
 from tests.scripted_ml import ScriptedMl
 
 TOKEN = "token-of-the-benchmark"
+PROCESSES = ("api", "worker", "sweeper", "beat")
 RESTART_SECONDS = 0.2  # as soon as the supervisor starts a dead process again
 PATIENCE_SECONDS = 60.0
 
@@ -78,8 +81,8 @@ class Times(Report):
 class Recovery:
     """Jobs one after another, each of which loses its worker in the middle of `submit`."""
 
-    def __init__(self, stack: Stack, ml: StallingMl) -> None:
-        self.stack, self.ml, self.bench = stack, ml, Bench(stack, 1)
+    def __init__(self, bench: Bench, ml: StallingMl) -> None:
+        self.bench, self.ml = bench, ml
 
     def after(self, kill: Callable[[UUID], None]) -> tuple[float, float]:
         """Seconds from the kill until the step is done anew, and until the job has succeeded."""
@@ -108,7 +111,7 @@ class Recovery:
 
     def kill_group(self, _: UUID) -> None:
         # stopped and started, not left to the supervisor: that waits longer after each death
-        worker = self.stack.processes["worker"]
+        worker = self.bench.stack.processes["worker"]
         program = worker.program
         worker.program = replace(program, stop_signal=signal.SIGKILL)
         worker.stop()
@@ -117,18 +120,11 @@ class Recovery:
         worker.start()
 
 
-def recover(runs: int) -> list[Report]:
-    with StallingMl() as ml:
-        env = {"LOG_LEVEL": "warning", "ML_SERVICE_URL": ml.url, "ML_SERVICE_TOKEN": TOKEN}
-        with running(only=["api", "worker", "sweeper", "beat"], env=env) as stack:
-            os.environ.update(stack.env)
-            recovery = Recovery(stack, ml)
-            kills = {"process": recovery.kill_process, "group": recovery.kill_group}
-            times = {name: [recovery.after(kill) for _ in range(runs)] for name, kill in kills.items()}
-            recovery.bench.rows.close()
-            ml.resume.set()
+def recover(bench: Bench, ml: StallingMl, runs: int) -> list[Report]:
+    recovery = Recovery(bench, ml)
     reports: list[Report] = []
-    for name, found in times.items():
+    for name, kill in {"process": recovery.kill_process, "group": recovery.kill_group}.items():
+        found = [recovery.after(kill) for _ in range(runs)]
         report = Times(f"recovery-{name}", "s", "2, at most 10", "lower", runs=[again for again, _ in found])
         report.extra = {"until_the_job_ended": round(statistics.median(end for _, end in found), 2)}
         reports.append(report)
@@ -138,12 +134,13 @@ def recover(runs: int) -> list[Report]:
 class Rebuild:
     """Queued jobs, a broker that is emptied again and again, and nobody who takes anything out of it."""
 
-    def __init__(self, stack: Stack, jobs: int) -> None:
+    def __init__(self, bench: Bench, jobs: int) -> None:
         from storage import dispatch
         from workers import jobs as engine_jobs
 
-        self.jobs, self.bench, self.sweep = jobs, Bench(stack, jobs), engine_jobs.sweep
-        self.bench.prepare(jobs)
+        self.jobs, self.bench, self.sweep = jobs, bench, engine_jobs.sweep
+        bench.rows.execute("DELETE FROM jobs")
+        bench.prepare(jobs)
         self.noop = dispatch.broker.task(name="benchmarks.noop")(_nothing)
 
     def ours(self) -> Run:
@@ -184,21 +181,26 @@ def _nothing(job_id: str) -> None:
     """The baseline's task; nobody runs it."""
 
 
-def rebuild(pairs: int, jobs: int) -> Report:
-    with running(only=[]) as stack:
-        os.environ.update(stack.env, LOG_LEVEL="warning")
-        _forget_settings()
-        logs.configure(settings())
-        house = Rebuild(stack, jobs)
-        report = Report("rebuild", "jobs/s", "2000 jobs/s", "higher", extra={"jobs": jobs})
-        report.pairs = alternate(pairs, house.ours, house.baseline)
-        house.bench.rows.close()
+def rebuild(bench: Bench, pairs: int, jobs: int) -> Report:
+    house = Rebuild(bench, jobs)
+    report = Report("rebuild", "jobs/s", "2000 jobs/s", "higher", extra={"jobs": jobs})
+    report.pairs = alternate(pairs, house.ours, house.baseline)
     return report
 
 
 def main(runs: int = 7, pairs: int = 7, jobs: int = 5000) -> list[Report]:
     """Measure; about three minutes."""
-    reports = [*recover(runs), rebuild(pairs, jobs)]
+    with StallingMl() as ml:
+        env = {"ML_SERVICE_URL": ml.url, "ML_SERVICE_TOKEN": TOKEN, "LOG_LEVEL": "warning"}
+        with running(only=PROCESSES, env=env) as stack:
+            os.environ.update(stack.env, LOG_LEVEL="warning")
+            bench = Bench(stack, jobs)
+            reports = recover(bench, ml, runs)
+            for name in PROCESSES:
+                stack.processes[name].stop()
+            logs.configure(settings())
+            reports.append(rebuild(bench, pairs, jobs))
+            bench.rows.close()
     for report in reports:
         report.show()
     return reports
