@@ -40,6 +40,11 @@ class StallingMl(ScriptedMl):
     def __init__(self) -> None:
         super().__init__(TOKEN)
         self.resume = threading.Event()
+        self._server.handle_error = lambda *_: None  # type: ignore[method-assign]  # who was killed reads no answer
+
+    def __enter__(self) -> "StallingMl":
+        super().__enter__()
+        return self
 
     def _default(self, request: dict[str, Any]) -> tuple[int, dict[str, str], bytes]:
         if len(self.submissions(request["job_uuid"])) == 1:
