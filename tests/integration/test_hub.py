@@ -304,7 +304,7 @@ def test_streams_leave_nothing_behind_however_they_end() -> None:
 def test_a_stream_that_begins_as_another_one_ends_keeps_its_subscription() -> None:
     async def test() -> None:
         async with hub_running() as hub:
-            for _ in range(30):
+            for _ in range(10):
                 job = Job()
                 first = asyncio.create_task(numbers(hub, job.id))
                 await asyncio.sleep(0.005)
