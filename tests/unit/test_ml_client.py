@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import socket
 import ssl
 import threading
@@ -56,18 +57,28 @@ class RawServer:
     def _serve(self, connection: socket.socket) -> None:
         try:
             with connection:
-                head = b""
-                while b"\r\n\r\n" not in head:
-                    if not (piece := connection.recv(65536)):
-                        return
-                    head += piece
-                self.requests.append(head)
+                if not (request := whole(connection)):
+                    return
+                self.requests.append(request)
                 self.behaviour(connection)
         except OSError:
             return
 
     def close(self) -> None:
         self._listening.close()
+
+
+def whole(connection: socket.socket) -> bytes:
+    """A request with its body: closing with bytes unread sends a reset, which takes the answer out of the client's
+    hands."""
+    request = b""
+    while piece := connection.recv(65536):
+        request += piece
+        head, end, body = request.partition(b"\r\n\r\n")
+        length = re.search(rb"\ncontent-length: *(\d+)", head, re.IGNORECASE)
+        if end and len(body) >= (int(length[1]) if length else 0):
+            return request
+    return b""
 
 
 def answer(status: str = "200 OK", body: bytes = b"", *headers: str) -> bytes:
