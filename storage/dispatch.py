@@ -50,7 +50,7 @@ def publish(due: Due) -> bool:
 def publish_many(dues: Sequence[Due]) -> list[Due]:
     """Send a chain for each; the answer is those the broker has not taken, and all of them when that is not known.
 
-    Redis gets them in one pipeline, which makes it twice as many a second and more; RabbitMQ takes them one by one.
+    Never raises: the rows are committed, and a hint that cannot be given is no reason to refuse them. Redis gets them in one pipeline, which makes it twice as many a second and more; RabbitMQ takes them one by one.
     """
     sent: list[Due] = []
     stuck: set[str] = set()  # what held up one message of a queue would hold up each of the next for as long
@@ -68,6 +68,9 @@ def publish_many(dues: Sequence[Due]) -> list[Due]:
                     stuck.add(queue)
     except _REFUSED as error:
         _log.warning("jobs_not_published", jobs=len(dues), error=str(error))
+        return list(dues)
+    except Exception:  # a fault of ours or the library's
+        _log.exception("jobs_not_published", jobs=len(dues))
         return list(dues)
     for due in sent:
         reached("publish.after", due.job_id, due.step)

@@ -58,6 +58,27 @@ def due_now(job_id: UUID) -> None:
     job_rows.change(job_id, "republish_at = now() - interval '1 s'")
 
 
+# ---------------------------------------------------------------- publishing
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(), RuntimeError("the transport fell over its own feet")])
+def test_a_job_that_could_not_be_published_for_whatever_reason_is_left_to_the_next_sweep(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    job_id = job_rows.queued()
+    job_rows.change(job_id, "republish_at = now() + interval '1 h'")
+    monkeypatch.setattr(dispatch.broker, "send_task", fail)
+    dispatch.publish_or_leave_to_sweep(sweep.Due(job_id=job_id, kind="inference", step="inspect", priority=1))
+    monkeypatch.undo()
+    sent: list[UUID] = []
+    monkeypatch.setattr(dispatch, "publish_many", lambda dues: sent.extend(due.job_id for due in dues) or [])
+    jobs.sweep()
+    assert sent == [job_id]
+
+
 # ---------------------------------------------------------------- lost leases
 
 
