@@ -94,15 +94,18 @@ class Gate:
         except OSError:
             pass
         for side in (source, sink):
-            side.close()
+            self._end(side)
+
+    @staticmethod
+    def _end(side: socket.socket) -> None:
+        with suppress(OSError):
+            side.shutdown(socket.SHUT_RDWR)  # close() alone leaves the thread that reads from it waiting
+        side.close()
 
     def shut(self) -> None:
         self.shut_after = None if self.opens_again else 0
         for side in self.open:
-            # close() alone would wait for the thread that reads from it
-            for act in (lambda side=side: side.shutdown(socket.SHUT_RDWR), side.close):
-                with suppress(OSError):
-                    act()
+            self._end(side)
         self.open.clear()
 
     def reopen(self) -> None:
