@@ -81,7 +81,7 @@ def alternate(pairs: int, ours: Callable[[], Run], baseline: Callable[[], Run], 
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:
-    """User and system time of these processes and everything below them, so far."""
+    """User and system time of these processes and everything below them so far, of those that have ended too."""
     total = 0.0
     for pid in pids:
         try:
@@ -94,7 +94,7 @@ def cpu_seconds(pids: Iterable[int]) -> float:
                 times = member.cpu_times()
             except psutil.NoSuchProcess:
                 continue
-            total += times.user + times.system
+            total += times.user + times.system + times.children_user + times.children_system
     return total
 
 

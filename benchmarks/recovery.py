@@ -26,6 +26,7 @@ from benchmarks.pipeline import Bench, due
 from stack.up import running
 from storage import logs
 from storage.configuration import settings
+from tests.own_settings import settings_of
 from tests.scripted_ml import ScriptedMl
 
 TOKEN = "token-of-the-benchmark"
@@ -197,8 +198,7 @@ def main(runs: int = 7, pairs: int = 7, jobs: int = 5000) -> list[Report]:
     """Measure; about three minutes."""
     with StallingMl() as ml:
         env = {"ML_SERVICE_URL": ml.url, "ML_SERVICE_TOKEN": TOKEN, "LOG_LEVEL": "warning"}
-        with running(only=PROCESSES, env=env) as stack:
-            os.environ.update(stack.env, LOG_LEVEL="warning")
+        with running(only=PROCESSES, env=env) as stack, settings_of({**stack.env, "LOG_LEVEL": "warning"}):
             bench = Bench(stack, jobs)
             reports = recover(bench, ml, runs)
             for name in PROCESSES:

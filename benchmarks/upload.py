@@ -25,6 +25,7 @@ import psutil
 
 from benchmarks.measure import Report, Run, alternate, cpu_seconds
 from stack.up import running
+from tests.own_settings import settings_of
 
 MIB = 1024**2
 GIB = 1024**3
@@ -101,8 +102,7 @@ class Bench:
 
 @contextmanager
 def bench() -> Iterator[Bench]:
-    with running(servers_only=True) as stack:
-        os.environ.update(stack.env, LOG_LEVEL="warning")
+    with running(servers_only=True) as stack, settings_of({**stack.env, "LOG_LEVEL": "warning"}):
         from storage import accounts, files, objects
         from storage.database import engine, metadata
 
