@@ -52,9 +52,10 @@ class Report:
         for label, runs in (("ours", ours), ("baseline", baseline)):
             values = [run.value for run in runs]
             cpu = statistics.median(run.cpu_seconds / run.units for run in runs)
+            said = f"; {cpu * 1000:.2f} CPU-ms per unit" if cpu else ""  # not every benchmark counts it
             print(
                 f"  {label:<9} median {statistics.median(values):10.2f} {self.unit}"
-                f"  (min {min(values):.2f}, max {max(values):.2f}; {cpu * 1000:.2f} CPU-ms per unit)"
+                f"  (min {min(values):.2f}, max {max(values):.2f}{said})"
             )
         print(f"  ratio     median {statistics.median(ratios):10.2f}  (min {ratios[0]:.2f}, max {ratios[-1]:.2f})")
         print(f"  aim       {self.aim}")
