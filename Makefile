@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 export FILE ?=
 # the tests wait about as much as they work, so two cores hold three processes
 JOBS   ?= 3
-TESTS  ?= tests/integration tests/unit
+TESTS  ?= tests/faults/test_short_chaos.py tests/integration tests/unit
 # what a broker could make a difference to; the rest of the tests do without one, or are about Redis itself
 ON_ANY_BROKER = $(addprefix tests/integration/test_,whole_way.py failures.py control.py workers_lost.py) \
 	$(addprefix tests/faults/test_,rabbitmq.py recovery.py steps.py failpoints.py deploy.py beats.py short_chaos.py)
@@ -26,7 +26,7 @@ test: $(VENV)/dev ## the tests of every part, on embedded stacks of their own
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 test-faults: $(VENV)/dev ## the engine under fire: kills, hangs, restarts of every process and server (some minutes)
-	$(BIN)/python -m pytest tests/faults
+	$(BIN)/python -m pytest tests/faults --ignore tests/faults/test_rabbitmq.py
 
 lint: $(VENV)/dev ## style, types, and who may import whom
 	$(BIN)/ruff check .

@@ -24,7 +24,7 @@ from typing import NamedTuple
 from domain.errors import BadSetting
 
 VARIABLE = "MILLRACE_FAILPOINTS"
-ACTIONS = ("kill", "exit", "pause", "stop", "raise")
+ACTIONS = ("kill", "segfault", "exit", "pause", "stop", "raise")
 EXIT_CODE = 70
 
 # The one list of places, in the order of a job's way.
@@ -129,6 +129,9 @@ def _act(rule: Rule, place: str) -> None:
     match rule.action:
         case "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        case "segfault":
+            signal.signal(signal.SIGSEGV, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGSEGV)
         case "stop":
             os.kill(os.getpid(), signal.SIGSTOP)
         case "exit":

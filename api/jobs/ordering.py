@@ -193,6 +193,7 @@ def set_going(ordered: commands.Ordered) -> None:
 
 def _attach(job: Job, stored: StoredObject, principal: Principal, pipeline: Pipeline) -> commands.Ordered:
     config = settings()
+    reached("order.stored", job.id)
     with transaction() as connection:
         owner_id = views.owner(connection, job.id)
         if owner_id is None:

@@ -5,11 +5,12 @@ from uuid import UUID
 
 import msgspec
 import structlog
-from sqlalchemy import Connection, Row, text
+from psycopg import errors as pg
+from sqlalchemy import Connection, Row, exc, text
 
-from domain.errors import Conflict
+from domain.errors import Conflict, NotFound
 from domain.jobs import FINAL, RANKS, Event, Priority
-from storage.jobs import admission
+from storage.jobs import admission, inputs
 from storage.jobs.admission import RUNNING
 from storage.jobs.statements import CLOSED, SNAPSHOT, move
 from storage.jobs.sweep import Due, due_of
@@ -70,15 +71,10 @@ _rerun = text("""
     SELECT jobs.kind, jobs.title, jobs.description, jobs.params, jobs.input_file_id, jobs.owns_input, jobs.owner_id,
            jobs.priority, jobs.status
     FROM jobs WHERE id = :id AND (CAST(:owner_id AS uuid) IS NULL OR owner_id = :owner_id)""")
-# A worker that is at it finds its claim gone and leaves. The file goes too when it came with the job and no other job
-# works on it.
+# A worker that is at it finds its claim gone and leaves.
 _delete = text("""
-    WITH gone AS (
-        DELETE FROM jobs WHERE id = :id AND (CAST(:owner_id AS uuid) IS NULL OR owner_id = :owner_id)
-        RETURNING id, input_file_id, owns_input)
-    SELECT input_file_id, owns_input AND NOT EXISTS (
-        SELECT FROM jobs WHERE jobs.input_file_id = gone.input_file_id AND jobs.id <> gone.id) AS alone FROM gone""")
-_delete_file = text("DELETE FROM files WHERE id = :id RETURNING object_key")
+    DELETE FROM jobs WHERE id = :id AND (CAST(:owner_id AS uuid) IS NULL OR owner_id = :owner_id)
+    RETURNING input_file_id, owns_input""")
 
 
 class NewJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,6 +102,9 @@ def create(connection: Connection, job: NewJob, *, limit: int, republish: float)
     """A job in `queued` when it has its file, in `pending` when it has not. Needs a transaction.
 
     It is its turn when fewer than ``limit`` of its owner's jobs are under way; else it waits to be admitted.
+
+    Raises:
+        NotFound: the file it names was deleted meanwhile.
     """
     values = msgspec.structs.asdict(job) | {"params": msgspec.json.encode(job.params).decode()}
     values["priority"] = RANKS[job.priority]
@@ -113,7 +112,13 @@ def create(connection: Connection, job: NewJob, *, limit: int, republish: float)
     if job.input_file_id is None:
         return _ordered(connection.execute(_create, values).one())
     admission.lock(connection, job.owner_id)
-    return _ordered(connection.execute(_create_queued, {**values, "limit": limit, "republish": republish}).one())
+    try:
+        row = connection.execute(_create_queued, {**values, "limit": limit, "republish": republish}).one()
+    except exc.IntegrityError as error:
+        if isinstance(error.orig, pg.ForeignKeyViolation) and "input_file" in str(error.orig):
+            raise NotFound(what="file") from error
+        raise
+    return _ordered(row)
 
 
 def attach(
@@ -198,6 +203,4 @@ def delete(connection: Connection, job_id: UUID, owner_id: UUID | None) -> list[
     row = connection.execute(_delete, {"id": job_id, "owner_id": owner_id}).one_or_none()
     if row is None:
         return None
-    if not row.alone:
-        return []
-    return [connection.execute(_delete_file, {"id": row.input_file_id}).scalar_one()]
+    return inputs.let_go(connection, [row.input_file_id] if row.owns_input else [])

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, TextClause, text
 from domain.jobs import FINAL
 from storage import housekeeping
 from storage.housekeeping import Progress
+from storage.jobs import inputs
 
 _final = ", ".join(repr(str(status)) for status in sorted(FINAL))
 _PAST = "completed_at < now() - make_interval(secs => :seconds)"
@@ -17,15 +18,6 @@ _remove = text(f"""
     WITH old AS (SELECT id FROM jobs WHERE {_PAST} ORDER BY completed_at LIMIT :limit FOR UPDATE SKIP LOCKED)
     DELETE FROM jobs USING old WHERE jobs.id = old.id
     RETURNING jobs.id, jobs.owns_input, jobs.input_file_id, jobs.result_key""")
-# In order of id, so that two of us never wait for each other. From here on no job can be made of these files; the next
-# statements see those that were.
-_lock_files = text("SELECT FROM files WHERE id = ANY(:ids) ORDER BY id FOR UPDATE")
-_remove_files = text("""
-    DELETE FROM files WHERE id = ANY(:ids) AND NOT EXISTS (SELECT FROM jobs WHERE input_file_id = files.id)
-    RETURNING object_key""")
-# The file of a removed job that others work on goes with the last of them.
-_pass_on = text("UPDATE jobs SET owns_input = TRUE WHERE input_file_id = ANY(:ids) AND NOT owns_input")
-
 _expired = text(f"SELECT EXISTS (SELECT FROM jobs WHERE {_PAST})")
 _finished = text(f"""
     SELECT id, completed_at FROM jobs WHERE {_PAST} AND (completed_at, id) > (:at, :id)
@@ -49,14 +41,8 @@ def remove(connection: Connection, seconds: float, limit: int) -> Removed:
     """Delete at most ``limit`` jobs that ended more than ``seconds`` ago, with everything that belongs to them and the
     files that came with them, unless other jobs work on those. Needs a transaction; two at once share the work."""
     gone = connection.execute(_remove, {"seconds": seconds, "limit": limit}).all()
-    owned = {"ids": sorted({row.input_file_id for row in gone if row.owns_input and row.input_file_id})}
     keys = [row.result_key for row in gone if row.result_key]
-    if owned["ids"]:
-        connection.execute(_lock_files, owned)
-        inputs = list(connection.execute(_remove_files, owned).scalars())
-        if len(inputs) < len(owned["ids"]):
-            connection.execute(_pass_on, owned)
-        keys += inputs
+    keys += inputs.let_go(connection, (row.input_file_id for row in gone if row.owns_input and row.input_file_id))
     return Removed(jobs=[row.id for row in gone], keys=keys)
 
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import httpx
 import pytest
 
 from domain.errors import BadSetting
@@ -15,7 +16,8 @@ from stack.up import ROOT
 from storage.failpoints import PLACES, VARIABLE, Armed, FailpointReached, armed, reached, read_rule
 from tests.client import User
 from tests.faults.conftest import Failpoints, House
-from tests.faults.history import History
+from tests.faults.history import ARCHIVE, History
+from tests.faults.nodes import eventually
 from tests.faults.verdict import judge, settled
 
 # The same place in another process than the first that comes by: the step that is published there.
@@ -50,6 +52,29 @@ def test_a_process_dies_there_and_no_job_is_lost_or_done_twice(
     verdict = judge(history, fire.stack.env, fire.ml, {})
     assert verdict.violations == []
     assert verdict.ended == {"succeeded": 1}
+
+
+def up(url: str) -> bool:
+    try:
+        return httpx.get(url).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@pytest.mark.parametrize("place", ["order.stored", "order.committed", "order.published"])
+def test_the_api_dies_while_a_file_is_attached(fire: House, failpoints: Failpoints, client: User, place: str) -> None:
+    job_id = client.http.post("/jobs", json={"title": "without a file"}).json()["id"]
+    failpoints.arm(place, f"kill@1~{job_id}")
+    with pytest.raises(httpx.TransportError):
+        client.http.put(f"/jobs/{job_id}/file", files={"file": ("a.zip", ARCHIVE)})
+    failpoints.wait(place)
+    eventually(lambda: up(f"{client.url}/health/ready"), 30, "the API is back")
+    again = client.http.put(f"/jobs/{job_id}/file", files={"file": ("a.zip", ARCHIVE)})
+    # what was committed before the death is not done twice, and the client is told so
+    assert again.status_code == (200 if place == "order.stored" else 409), again.text
+    assert client.finished(job_id)["status"] == "succeeded"
+    effects = fire.query("SELECT step, count(*) AS n FROM job_attempts WHERE job_id = %s GROUP BY step", job_id)
+    assert {row["step"]: row["n"] for row in effects} == {"inspect": 1, "submit": 1, "parse": 1, "finish": 1}
 
 
 @pytest.mark.parametrize("place", ["step.running", "outcome.before", "outcome.committed"])
@@ -133,7 +158,14 @@ def test_production_refuses_to_start_with_failpoints(tmp_path: Path, environment
 
 @pytest.mark.parametrize(
     ("rule", "code"),
-    [("kill", -signal.SIGKILL), ("exit", 70), ("pause:0.01", 0), ("raise", 1), ("kill@2", 0)],
+    [
+        ("kill", -signal.SIGKILL),
+        ("segfault", -signal.SIGSEGV),
+        ("exit", 70),
+        ("pause:0.01", 0),
+        ("raise", 1),
+        ("kill@2", 0),
+    ],
 )
 def test_what_a_rule_does_to_its_process(tmp_path: Path, rule: str, code: int) -> None:
     env = {**os.environ, **environ(tmp_path, f"step.claimed={rule}")}

@@ -74,7 +74,7 @@ def test_exhausted_connections_are_answered_with_503_and_retry_after(fire: House
     kept(fire, history)
 
 
-def test_a_locked_row_holds_up_nobody_else(fire: House, client: User) -> None:
+def test_a_row_locked_for_twenty_seconds_holds_up_nobody_else(fire: House, client: User) -> None:
     history = History(client, clients=0, resend=True)
     locked = history.order().job_id
     assert settled(fire.stack.env, 20) < 15
@@ -92,12 +92,12 @@ def test_a_locked_row_holds_up_nobody_else(fire: House, client: User) -> None:
         connection.execute("SELECT FROM jobs WHERE id = %s FOR UPDATE", [locked])
         thread.start()
         began = time.monotonic()
-        while time.monotonic() - began < 8:
+        while time.monotonic() - began < 20:
             history.order()
             assert settled_but(fire, str(locked)), "another job was held up"
             time.sleep(0.5)
     thread.join(timeout=30)
-    assert answers in ([200], [503])
+    assert answers == [503], "the lock lasts longer than any statement waits for one"
     kept(fire, history)
 
 

@@ -8,7 +8,8 @@ from tests.faults.history import ARCHIVE, History
 from tests.faults.verdict import judge, settled
 
 
-@pytest.mark.parametrize("action", ["kill", "exit"])
+# what a memory limit does to a process is a kill
+@pytest.mark.parametrize("action", ["kill", "segfault", "exit"])
 def test_a_step_that_kills_its_worker_three_times_is_set_aside(
     fire: House, failpoints: Failpoints, client: User, action: str
 ) -> None:

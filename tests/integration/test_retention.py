@@ -9,12 +9,13 @@ import msgspec
 import pytest
 from sqlalchemy import text
 
-from domain.errors import StorageUnavailable
+from domain.errors import NotFound, StorageUnavailable
 from migrations.__main__ import upgrade
 from stack.up import Stack
 from storage import idempotency, objects
 from storage.configuration import settings
 from storage.database import autocommit, transaction
+from storage.jobs import commands
 from tests import job_rows
 from workers import retention
 
@@ -127,6 +128,22 @@ def test_a_file_goes_with_the_last_job_that_works_on_it(monkeypatch: pytest.Monk
     retention.remove_expired()
     assert not there(second)
     assert key not in objects.below("inputs/")
+
+
+def test_a_job_is_not_made_of_a_file_that_was_deleted_meanwhile() -> None:
+    made = job_rows.row(job_rows.queued())
+    job = commands.NewJob(
+        id=uuid4(),
+        owner_id=made["owner_id"],
+        kind="inference",
+        title="too late",
+        description=None,
+        params={},
+        first_step="inspect",
+        input_file_id=uuid4(),
+    )
+    with pytest.raises(NotFound, match="file"), transaction() as connection:
+        commands.create(connection, job, limit=10, republish=60)
 
 
 def test_the_batches_are_bounded_and_two_runs_share_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -180,6 +180,26 @@ def test_a_deleted_job_is_gone_with_its_objects(user: User, stack: Stack) -> Non
     assert not [name for name in names if job["id"] in name or job["file"]["id"] in name]
 
 
+def test_a_file_that_came_with_a_job_goes_with_the_last_job_that_works_on_it(stack: Stack) -> None:
+    with User(stack.url) as user:
+        first = user.http.post("/jobs", json={}).json()["id"]
+        user.http.put(f"/jobs/{first}/file", files={"file": ("a.txt", b"some text")}).raise_for_status()
+        (file,) = user.http.get("/files").json()["items"]
+        second = user.http.post("/jobs", json={"filename": file["filename"]}).raise_for_status().json()["id"]
+        assert user.http.delete(f"/jobs/{first}").status_code == 204
+        assert user.http.get(f"/jobs/{second}/file").content == b"some text"
+        assert user.http.delete(f"/jobs/{second}").status_code == 204
+        assert user.http.get("/files").json()["items"] == []
+
+
+def test_an_uploaded_file_stays_when_its_job_is_deleted(stack: Stack) -> None:
+    with User(stack.url) as user:
+        file = user.http.post("/upload", files={"file": ("a.txt", b"some text")}).json()
+        job = user.http.post("/jobs", json={"filename": file["filename"]}).raise_for_status().json()["id"]
+        assert user.http.delete(f"/jobs/{job}").status_code == 204
+        assert user.http.get(f"/download/{file['filename']}").content == b"some text"
+
+
 def test_title_and_description_can_be_changed_and_nothing_else(owner: User, finished: str) -> None:
     changed = owner.http.put(f"/jobs/{finished}", json={"title": "Новое имя", "description": "о чём"}).json()
     assert (changed["title"], changed["description"]) == ("Новое имя", "о чём")
