@@ -106,7 +106,7 @@ def _complete(job_id: UUID, completion: Completion) -> Job:
         _check_repeated(job_id, outcome)
     else:
         reached("signal.committed", job_id)
-        events.announce([moved.event])
+        events.announce([(moved.owner_id, moved.event)])
         if moved.step and not moved.held:  # held: the worker that has just submitted it goes on by itself
             dispatch.publish_or_leave_to_sweep(
                 Due(job_id=job_id, kind=moved.kind, step=moved.step, priority=moved.priority)
@@ -166,16 +166,16 @@ def report_progress(job_id: FromPath[UUID], data: JSONBody[Progress]) -> None:
     """Optional, as often as the service likes. 409 `job_not_ready` when the job does not wait for the service."""
     percent = _FROM + round(data.progress / 100 * (_UNTIL - _FROM))
     with autocommit() as connection:
-        event = transitions.remote_progress(
+        reported = transitions.remote_progress(
             connection, job_id, percent, data.message, waits=WAITING_STEP, asks=ASKING_STEP
         )
-        if event is None:
+        if reported is None:
             known = views.signalled(connection, job_id)
-    if event is None:
+    if reported is None:
         if known is None:
             raise NotFound(what="job")
         raise JobNotReady(what="submission", status=known[0])
-    events.announce([event])
+    events.announce([reported])
 
 
 routes = [complete, report_progress]

@@ -23,8 +23,9 @@ from litestar.handlers import BaseRouteHandler
 from litestar.types import Scope
 
 from api.problems import closing
+from api.tickets import redeem
 from domain.accounts import Principal, TokenGrant
-from domain.errors import Forbidden, NotAuthenticated, RateLimited
+from domain.errors import Forbidden, NotAuthenticated, RateLimited, TicketsUnavailable
 from storage import accounts
 from storage.accounts import Credentials, hasher
 from storage.configuration import settings
@@ -146,13 +147,23 @@ async def guard(connection: Connection, handler: BaseRouteHandler) -> None:
     if handler.opt.get("public"):
         return
     try:
-        principal = await authenticate(_bearer(connection))
-    except NotAuthenticated as error:
+        principal = await _caller(connection, handler)
+    except (NotAuthenticated, TicketsUnavailable) as error:
         if connection.scope["type"] == ScopeType.WEBSOCKET:
             raise closing(error) from error
         raise
     connection.scope["user"] = principal
     structlog.contextvars.bind_contextvars(account_id=str(principal.id))
+
+
+async def _caller(connection: Connection, handler: BaseRouteHandler) -> Principal:
+    ticket = connection.query_params.get("ticket") if handler.opt.get("ticket") else None
+    if ticket is None or "authorization" in connection.headers:
+        return await authenticate(_bearer(connection))
+    known = await _fresh(await redeem(connection, str(ticket)))
+    if known is None:
+        raise NotAuthenticated
+    return Principal(id=known.id, username=known.username, role=known.role)
 
 
 async def current_principal(scope: Scope) -> Principal:

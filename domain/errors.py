@@ -214,7 +214,21 @@ class RateLimited(MillraceError):
     ru = "Слишком много запросов; повторите через {seconds} с."
 
 
+class TooManyStreams(MillraceError):
+    """{limit} streams of this account are open already; close one first."""
+
+    code, status, retryable = "too_many_streams", 429, True
+    ru = "Открыто уже {limit} потоков этой учётной записи; сначала закройте один."
+
+
 # ---------------------------------------------------------------- neighbours
+
+
+class TicketsUnavailable(MillraceError):
+    """Tickets can neither be made nor checked just now; send the access token as a header, or try again."""
+
+    code, status, retryable = "tickets_unavailable", 503, True
+    ru = "Сейчас нельзя ни выдать, ни проверить билет; пришлите токен в заголовке или повторите позже."
 
 
 class DatabaseUnavailable(MillraceError):

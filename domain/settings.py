@@ -82,6 +82,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     # the engine
     owner_running_jobs: Count = 100  # of one owner at once, waiting for the ML service included; more wait their turn
+    owner_streams: Count = 100  # of one account open at once in one API process
     lease_seconds: Seconds = 6.0
     sweep_seconds: Seconds = 1.0
     step_seconds: Seconds = 300.0  # a step that runs longer counts as hanging; a pipeline's step may have its own

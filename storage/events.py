@@ -1,11 +1,12 @@
 """The record of a job and its live announcement.
 
-``job_events`` is the record; what goes out on Redis pub/sub after the commit is a copy of it, whole, so that a listener
-needs no query. Losing a message loses nothing: streams read the table again.
+``job_events`` is the record; what goes out on Redis pub/sub after the commit is a copy of it, whole, so that a job's
+listener needs no query. Those who listen to an owner are only told that there is something to read (``storage.feeds``).
+Losing a message loses nothing: streams read the table again.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from uuid import UUID
 
@@ -17,16 +18,22 @@ from sqlalchemy import Connection, text
 from domain.jobs import Event, EventType
 from storage.configuration import settings
 
-CHANNEL = "millrace:job:"
+JOB_CHANNEL, OWNER_CHANNEL = "millrace:job:", "millrace:owner:"
+NEWS = b""  # what an owner's channel says of a stored event: go and read
 
 _log = structlog.get_logger()
 _replay = text("""
     SELECT job_id, seq, type, at, data FROM job_events
     WHERE job_id = :job_id AND seq > :after ORDER BY seq LIMIT :limit""")
+_standings = text("SELECT id, event_seq FROM jobs WHERE id = ANY(:ids)")
 
 
 def channel(job_id: UUID) -> str:
-    return f"{CHANNEL}{job_id}"
+    return f"{JOB_CHANNEL}{job_id}"
+
+
+def owner_channel(owner_id: UUID) -> str:
+    return f"{OWNER_CHANNEL}{owner_id}"
 
 
 def replay(connection: Connection, job_id: UUID, after: int, limit: int = 1000) -> list[Event]:
@@ -35,12 +42,19 @@ def replay(connection: Connection, job_id: UUID, after: int, limit: int = 1000) 
     return [Event(job_id=row.job_id, seq=row.seq, type=EventType(row.type), at=row.at, data=row.data) for row in rows]
 
 
-def announce(events: Iterable[Event]) -> None:
-    """Publish events that are already committed. Never raises: the table has them, streams catch up from there."""
+def standings(connection: Connection, job_ids: Sequence[UUID]) -> dict[UUID, int]:
+    """The number of the last event of each of these jobs; those that are not there are missing."""
+    return {row.id: row.event_seq for row in connection.execute(_standings, {"ids": job_ids})}
+
+
+def announce(told: Iterable[tuple[UUID, Event]]) -> None:
+    """Publish (owner, event) pairs that are already committed. Never raises: the table has them."""
     try:
         pipe = publisher().pipeline(transaction=False)
-        for event in events:
-            pipe.publish(channel(event.job_id), msgspec.json.encode(event))
+        for owner_id, event in told:
+            whole = msgspec.json.encode(event)
+            pipe.publish(channel(event.job_id), whole)
+            pipe.publish(owner_channel(owner_id), whole if event.seq is None else NEWS)
         pipe.execute()
     except redis.RedisError as error:
         _log.warning("events_not_announced", error=str(error))

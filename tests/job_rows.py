@@ -98,8 +98,9 @@ def _made(kind: str, step: str, *, has_file: bool) -> UUID:
                                       republish_at, admitted, published_at, publishes, event_seq)
                     VALUES (:id, :owner, :kind, 'a.txt', CAST(:params AS jsonb), :file, CAST(:status AS job_status),
                             :step, now(), now() + interval '30 s', TRUE, now(), 1, 1)
-                    RETURNING id)
-                INSERT INTO job_events (job_id, seq, type, data) SELECT id, 1, :event, '{}' FROM job"""),
+                    RETURNING id, owner_id)
+                INSERT INTO job_events (job_id, seq, type, data, owner_id)
+                SELECT id, 1, :event, '{}', owner_id FROM job"""),
             {
                 "id": job_id,
                 "owner": owner,

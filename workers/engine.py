@@ -64,7 +64,7 @@ class Engine:
         hold = Hold(claim)
         leases.heartbeat.keep(hold)
         try:
-            announce([event])
+            announce([(claim.job.owner_id, event)])
             while True:
                 moved = self._attempt(hold)
                 if moved is None or not moved.held:
@@ -91,7 +91,7 @@ class Engine:
         moved = insist(lambda: self._end(claim, outcome), END_PATIENCE_SECONDS, lambda: hold.lost)
         reached("outcome.committed", claim.job.id, claim.job.step)
         if moved:
-            announce([moved.event])
+            announce([(moved.owner_id, moved.event)])
         reached("outcome.announced", claim.job.id, claim.job.step)
         failure = {"error": str(outcome), "code": outcome.code} if isinstance(outcome, MillraceError) else {}
         _log.info(
@@ -217,7 +217,7 @@ class Engine:
             with autocommit() as connection:
                 moved = transitions.interrupt(connection, claim)
             if moved:
-                announce([moved.event])
+                announce([(moved.owner_id, moved.event)])
 
 
 def _end_later(claim: Claim, outcome: Later) -> Moved | None:

@@ -43,7 +43,7 @@ def sweep() -> None:
             *_overdue(connection),
             *questions.fail_abandoned(connection, config.pending_expires_seconds, PendingExpired()),
         ]
-        announce([one.event for one in moved])
+        announce([(one.owner_id, one.event) for one in moved])
         circuits.wake(connection, config.ml_probe_seconds)
         if idle := dispatch.idle_tasks():
             questions.lost_messages(connection, idle, PATIENCE_SECONDS)

@@ -87,7 +87,7 @@ class Heartbeat:
             moved = transitions.overrun(connection, claim, error, QUARANTINE_AFTER)
         if moved is None:
             return  # it has come to its end after all
-        announce([moved.event])
+        announce([(moved.owner_id, moved.event)])
         _log.error("step_overran", job_id=str(claim.job.id), step=claim.job.step, seconds=hold.seconds)
         end_process()
 

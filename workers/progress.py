@@ -52,4 +52,5 @@ class StepContext:
         data: dict[str, Any] = {"status": Status.PROCESSING, "stage": job.step, "progress": self._percent}
         if message:
             data["message"] = message
-        announce([Event(job_id=job.id, type=EventType.PROGRESS, at=datetime.now(UTC), data=data)])
+        event = Event(job_id=job.id, type=EventType.PROGRESS, at=datetime.now(UTC), data=data)
+        announce([(job.owner_id, event)])

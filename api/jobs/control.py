@@ -38,7 +38,7 @@ def cancel_job(job_id: FromPath[UUID], principal: NamedDependency[Principal]) ->
     if not asked:
         raise JobIsFinal(status=found(job_id, principal).status)
     if moved is not None:
-        events.announce([moved.event])
+        events.announce([(moved.owner_id, moved.event)])
         dispatch.tell_cancelled(job_id, moved.kind, moved.event.data.get("stage"))
         if moved.backlog:
             dispatch.admit(moved.owner_id)

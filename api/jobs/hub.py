@@ -12,11 +12,13 @@ from contextlib import asynccontextmanager, suppress
 from types import FrameType
 from typing import Any
 
+import msgspec
 import redis.asyncio
 import structlog
 from litestar import Litestar
 from redis.asyncio.client import PubSub
 
+from storage import events
 from storage.configuration import settings
 
 QUEUE = 256  # messages a slow reader may be behind before it is cut off; it resumes with its Last-Event-ID
@@ -34,11 +36,19 @@ class Ended:
 Message = bytes | Reread | Ended
 
 
+class _Numbered(msgspec.Struct):
+    seq: int | None = None
+
+
+_number = msgspec.json.Decoder(_Numbered).decode
+
+
 class Subscription:
     """What one stream hears. ``next`` waits for a message at most ``seconds`` and answers None when none came."""
 
     def __init__(self) -> None:
         self._queue: asyncio.Queue[Message] = asyncio.Queue(QUEUE)
+        self._newest: Message | None = None
 
     async def next(self, seconds: float) -> Message | None:
         try:
@@ -47,6 +57,9 @@ class Subscription:
             return None
 
     def put(self, message: Message) -> None:
+        if isinstance(message, Reread) and isinstance(self._newest, Reread) and not self._queue.empty():
+            return  # who has yet to look will see everything
+        self._newest = message
         try:
             self._queue.put_nowait(message)
         except asyncio.QueueFull:
@@ -64,33 +77,28 @@ class Hub:
         )
         self._listeners: defaultdict[str, set[Subscription]] = defaultdict(set)
         self._pubsub: PubSub | None = None
+        self._changed = asyncio.Event()  # somebody began to listen, or the last one ceased to
         self._task: asyncio.Task[None] | None = None
         self._closing = False
+        self.heard: dict[str, int] = {}  # the newest number that came by on the channel of a job somebody listens to
 
     @asynccontextmanager
     async def listen(self, channel: str) -> AsyncIterator[Subscription]:
         """Hear what is published on ``channel`` from now on; when Redis is away, from when it is back."""
         subscription = Subscription()
-        first = not self._listeners[channel]
         self._listeners[channel].add(subscription)
+        self._changed.set()
         if self._closing:
             subscription.put(Ended())
         try:
-            if first:
-                await self._tell("subscribe", channel)
             yield subscription
         finally:
             listeners = self._listeners[channel]
             listeners.discard(subscription)
             if not listeners:
                 del self._listeners[channel]
-                await self._tell("unsubscribe", channel)
-
-    async def _tell(self, command: str, channel: str) -> None:
-        if self._pubsub is not None:
-            # a connection that has just broken is re-made by the reader, with every channel there is
-            with suppress(redis.RedisError, OSError):
-                await getattr(self._pubsub, command)(channel)
+                self.heard.pop(channel, None)
+                self._changed.set()
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._supervise(), name="event-hub")
@@ -108,6 +116,15 @@ class Hub:
         self._closing = True
         self._everyone(Ended())
 
+    def channels(self, prefix: str) -> list[str]:
+        """Those with ``prefix`` that somebody listens to."""
+        return [channel for channel in self._listeners if channel.startswith(prefix)]
+
+    def tell(self, channel: str, message: Message) -> None:
+        """Put ``message`` to all who listen to ``channel``."""
+        for subscription in self._listeners.get(channel, ()):
+            subscription.put(message)
+
     def _everyone(self, message: Message) -> None:
         for listeners in self._listeners.values():
             for subscription in listeners:
@@ -120,34 +137,69 @@ class Hub:
                 async with self._redis.pubsub() as pubsub:
                     # a channel of our own: without any, redis-py has no connection to read from
                     await pubsub.subscribe("millrace:hub")
-                    self._pubsub = pubsub  # from here on, who begins to listen subscribes by itself
-                    if self._listeners:
-                        await pubsub.subscribe(*self._listeners)
+                    self._pubsub = pubsub
                     delay = 0.1
-                    await self._read(pubsub)
+                    subscribing = asyncio.create_task(self._keep_subscribed(pubsub), name="event-hub-subscriptions")
+                    try:
+                        await self._read(pubsub, subscribing)
+                    finally:
+                        await self._end(subscribing)
             except (redis.RedisError, OSError) as error:
                 _log.warning("event_hub_disconnected", error=str(error), retry_in=delay)
             except Exception:
                 _log.exception("event_hub_failed", retry_in=delay)  # streams must not fall silent for good
-            self._pubsub = None
             await asyncio.sleep(delay)
             delay = min(delay * 2, 2.0)
 
-    async def _read(self, pubsub: PubSub) -> None:
+    async def _keep_subscribed(self, pubsub: PubSub) -> None:
+        """Subscribe to what is listened to, and to nothing else.
+
+        One task for all, and not each stream for itself: commands of two streams could overtake each other, and one
+        that is cancelled in the middle of sending takes the connection with it.
+        """
+        told: set[str] = set()
+        self._changed.set()
+        while self._pubsub is pubsub:
+            await self._changed.wait()
+            self._changed.clear()
+            wanted = set(self._listeners)
+            if begun := wanted - told:
+                await pubsub.subscribe(*begun)
+            if ended := told - wanted:
+                await pubsub.unsubscribe(*ended)
+            told = wanted
+
+    async def _end(self, subscribing: asyncio.Task[None]) -> None:
+        # redis-py may swallow a cancellation in the middle of sending: the loop must see by itself that it is over
+        self._pubsub = None
+        self._changed.set()
+        subscribing.cancel()
+        await asyncio.gather(subscribing, return_exceptions=True)
+
+    async def _read(self, pubsub: PubSub, subscribing: asyncio.Task[None]) -> None:
         while True:
-            message: dict[str, Any] | None = await pubsub.get_message(timeout=10)
+            message: dict[str, Any] | None = await pubsub.get_message(timeout=1)
+            if subscribing.done():
+                subscribing.result()  # it ends only by failing
             if message is None:
                 continue
+            channel: str = message["channel"].decode()
             if message["type"] == "message":
-                heard: Message = message["data"]
+                heard = self._message(channel, message["data"])
             elif message["type"] == "subscribe":
                 # Sending SUBSCRIBE does not wait for it to count, and redis-py may reconnect without a word: only
                 # what is published after this confirmation is sure to come.
                 heard = Reread()
             else:
                 continue
-            for subscription in self._listeners.get(message["channel"].decode(), ()):
-                subscription.put(heard)
+            self.tell(channel, heard)
+
+    def _message(self, channel: str, data: bytes) -> Message:
+        if data == events.NEWS:
+            return Reread()
+        if channel in self._listeners and (number := _number(data).seq):
+            self.heard[channel] = max(number, self.heard.get(channel, 0))
+        return data
 
 
 @asynccontextmanager

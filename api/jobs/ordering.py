@@ -188,7 +188,7 @@ def set_going(ordered: commands.Ordered) -> None:
     if ordered.due is not None:
         dispatch.publish_or_leave_to_sweep(ordered.due)
     reached("order.published", ordered.event.job_id)
-    events.announce([ordered.event])
+    events.announce([(ordered.owner_id, ordered.event)])
 
 
 def _attach(job: Job, stored: StoredObject, principal: Principal, pipeline: Pipeline) -> commands.Ordered:

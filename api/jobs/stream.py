@@ -1,10 +1,8 @@
-"""GET /jobs/{id}/events: a job's events as server-sent events (WHATWG HTML, section 9.2).
+"""GET /jobs/{id}/events and GET /events: what happens to jobs as server-sent events (WHATWG HTML, section 9.2)."""
 
-Subscribe first, replay the table after ``Last-Event-ID``, then go live and drop what was sent already: nothing is
-missed and nothing comes twice.
-"""
-
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -14,37 +12,53 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, HeaderParameter, QueryParameter
 from litestar.response import Stream
 
+from api.jobs import frames
 from api.jobs.examples import EVENTS
-from api.jobs.hub import Ended, Hub, Reread
+from api.jobs.frames import Frame
+from api.jobs.hub import Hub
 from api.objects import blocking
 from api.openapi.operation import Content, documented
+from api.tickets import TICKET
 from domain.accounts import Principal
-from domain.errors import Invalid, NotFound
-from domain.jobs import FINAL, TERMINAL, Event, Status
-from storage import events
+from domain.errors import Invalid, NotFound, TooManyStreams
+from domain.jobs import FINAL, Event, Status
+from storage import feeds
+from storage.configuration import settings
 from storage.database import autocommit
 from storage.jobs import views
 
-PING_SECONDS = 15.0
 _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-_decode = msgspec.json.Decoder(Event).decode
-_encode = msgspec.json.Encoder().encode
+_open: Counter[UUID] = Counter()  # streams of this process, by the account that reads them
 
 
-def _frame(event: Event, data: bytes) -> bytes:
-    number = b"id: %d\n" % event.seq if event.seq is not None else b""
+def _framed(frame: Frame) -> bytes:
+    place, event, data = frame
+    number = b"id: %s\n" % place.encode() if place is not None else b""
+    if event is None:
+        return number + b": ping\n\n"
     return b"%sevent: %s\ndata: %s\n\n" % (number, event.type.encode(), data)
 
 
-_SAMPLE = b"".join(_frame(event, _encode(event)) for event in EVENTS).decode()
+_SAMPLE = b"".join(
+    _framed((None if event.seq is None else str(event.seq), event, msgspec.json.encode(event))) for event in EVENTS
+).decode()
+_POSITION = "814:817:815"
+_OWNERS_SAMPLE = b"".join(_framed((_POSITION, event, msgspec.json.encode(event))) for event in EVENTS[:1]).decode()
+
+LastEventId = Annotated[str | None, HeaderParameter(name="Last-Event-ID", description="Resume after it")]
+TicketQuery = Annotated[
+    str | None, QueryParameter(description="In place of the Authorization header; see `POST /events/ticket`")
+]
 
 
 @get(
     "/jobs/{job_id:uuid}/events",
-    tags=["jobs"],
+    tags=["events"],
     summary="Follow a job live",
+    **TICKET,
     **documented(
         NotFound(what="job"),
+        TooManyStreams(limit=100),
         Invalid(field="Last-Event-ID", reason="must be the id of an event of this stream"),
         gives={
             "text/event-stream": Content(
@@ -58,8 +72,9 @@ async def stream_events(
     request: Request[Any, Any, Any],
     job_id: FromPath[UUID],
     principal: NamedDependency[Principal],
-    last_event_id: Annotated[str | None, HeaderParameter(name="Last-Event-ID", description="Resume after it")] = None,
+    last_event_id: LastEventId = None,
     after: Annotated[int | None, QueryParameter(ge=0, description="The same, for clients without headers")] = None,
+    ticket: TicketQuery = None,
 ) -> Response[Any] | Stream:
     """Server-sent events from the first (or the one after `Last-Event-ID`) to the terminal one, then the stream ends.
 
@@ -67,13 +82,55 @@ async def stream_events(
     only. Asked again after the terminal event, the answer is 204, which makes an `EventSource` stop.
     """
     seen = _position(last_event_id, after)
-    job, last = await blocking(_standing, job_id, None if principal.is_admin else principal.id)
+    job, last = await blocking(standing, job_id, None if principal.is_admin else principal.id)
     if job is None:
         raise NotFound(what="job")
     if job in FINAL and seen >= last:
         return Response(None, status_code=204)
     hub: Hub = request.app.state.hub
-    return Stream(_frames(hub, job_id, min(seen, last)), media_type="text/event-stream", headers=_HEADERS)
+    return _stream(principal.id, frames.of_job(hub, job_id, min(seen, last)))
+
+
+@get(
+    "/events",
+    tags=["events"],
+    summary="Follow all of one's jobs live",
+    **TICKET,
+    **documented(
+        TooManyStreams(limit=100),
+        Invalid(field="Last-Event-ID", reason="must be the id of an event of this stream"),
+        gives={
+            "text/event-stream": Content(
+                schema={"type": "string"},
+                lines=Event,
+                example=_OWNERS_SAMPLE,
+                description="The events of all jobs, as they happen",
+            )
+        },
+    ),
+)
+async def stream_all_events(
+    request: Request[Any, Any, Any],
+    principal: NamedDependency[Principal],
+    last_event_id: LastEventId = None,
+    after: Annotated[
+        str | None,
+        QueryParameter(max_length=2000, description="The same, for clients without headers; 0: from the first"),
+    ] = None,
+    ticket: TicketQuery = None,
+) -> Stream:
+    """Server-sent events of every job of the caller, from now on or after `Last-Event-ID`, without end.
+
+    `id` is a position in this stream and means nothing to a client. The events of one job come in the order of their
+    `seq`; those of different jobs may be committed in any order, and none is skipped or repeated for it. `progress`
+    events have no id: they are live only.
+    """
+    position = last_event_id or after or None
+    if position == "0":
+        position = feeds.BEGINNING
+    if position is not None:
+        await blocking(_checked, principal.id, position)
+    return _stream(principal.id, frames.of_owner(request.app.state.hub, principal.id, position))
 
 
 def _position(last_event_id: str | None, after: int | None) -> int:
@@ -84,45 +141,48 @@ def _position(last_event_id: str | None, after: int | None) -> int:
     return int(last_event_id)
 
 
-def _standing(job_id: UUID, owner_id: UUID | None) -> tuple[Status | None, int]:
+def _stream(account_id: UUID, source: AsyncGenerator[Frame]) -> Stream:
+    """Raises TooManyStreams."""
+    check_room(account_id)
+    return Stream(_frames(account_id, source), media_type="text/event-stream", headers=_HEADERS)
+
+
+async def _frames(account_id: UUID, source: AsyncGenerator[Frame]) -> AsyncIterator[bytes]:
+    with counted(account_id):
+        yield b"retry: 1000\n\n"
+        async with aclosing(source):
+            async for frame in source:
+                yield _framed(frame)
+
+
+def check_room(account_id: UUID) -> None:
+    """Raises TooManyStreams when the account has as many open as it may have."""
+    limit = settings().owner_streams
+    if _open[account_id] >= limit:
+        raise TooManyStreams(limit=limit, retry_after=5)
+
+
+@contextmanager
+def counted(account_id: UUID) -> Iterator[None]:
+    """Around an open stream."""
+    _open[account_id] += 1
+    try:
+        yield
+    finally:
+        _open[account_id] -= 1
+        if not _open[account_id]:
+            del _open[account_id]
+
+
+def standing(job_id: UUID, owner_id: UUID | None) -> tuple[Status | None, int]:
+    """(status, number of the last event); (None, 0) when there is no such job of this owner."""
     with autocommit() as connection:
         return views.standing(connection, job_id, owner_id)
 
 
-def _replay(job_id: UUID, after: int) -> list[Event]:
+def _checked(owner_id: UUID, position: str) -> None:
     with autocommit() as connection:
-        return events.replay(connection, job_id, after)
+        feeds.news(connection, owner_id, position, limit=1)
 
 
-async def _frames(hub: Hub, job_id: UUID, seen: int) -> AsyncIterator[bytes]:
-    yield b"retry: 1000\n\n"
-    async with hub.listen(events.channel(job_id)) as subscription:
-        while True:
-            while stored := await blocking(_replay, job_id, seen):
-                for event in stored:
-                    yield _frame(event, _encode(event))
-                    seen = event.seq or seen
-                    if event.type in TERMINAL:
-                        return
-            while True:
-                message = await subscription.next(PING_SECONDS)
-                if message is None:
-                    yield b": ping\n\n"
-                    job, last = await blocking(_standing, job_id, None)
-                    if job is None or (job in FINAL and seen >= last):
-                        return  # deleted meanwhile
-                    break  # a message may have been lost on the way: look
-                if isinstance(message, Reread):
-                    break
-                if isinstance(message, Ended):
-                    return
-                event = _decode(message)
-                if event.seq is None:
-                    yield _frame(event, message)
-                elif event.seq == seen + 1:
-                    yield _frame(event, message)
-                    seen = event.seq
-                    if event.type in TERMINAL:
-                        return
-                elif event.seq > seen:
-                    break  # one before it is missing
+routes = [stream_events, stream_all_events]

@@ -25,6 +25,7 @@ TAGS = {
     "accounts": "Registering, logging in, and the accounts themselves.",
     "files": "A user's own files: streamed in, downloaded in ranges, linked to by presigned URLs.",
     "jobs": "Work on a file: accepted at once, done later, watched while it happens.",
+    "events": "What happens to jobs, live: one job's stream, all of one's jobs, tickets for browsers.",
     "archives": "What is inside a job's archive, read from its directory alone.",
     "results": "What the ML service found: parsed rows, a page at a time, and the file.",
     "ML service": "What the ML service calls back, with its own token.",

@@ -17,8 +17,9 @@ from storage.jobs.sweep import Due, due_of
 from storage.jobs.transitions import Moved, event_of, moved_of
 
 _event = f"""event AS (
-    INSERT INTO job_events (job_id, seq, type, data)
-    SELECT id, event_seq, CASE WHEN status = 'pending' THEN 'created' ELSE status::text END, {SNAPSHOT} FROM moved
+    INSERT INTO job_events (job_id, seq, type, data, owner_id)
+    SELECT id, event_seq, CASE WHEN status = 'pending' THEN 'created' ELSE status::text END, {SNAPSHOT}, owner_id
+    FROM moved
     RETURNING job_id, seq, type, at, data)
     SELECT moved.id, moved.owner_id, moved.kind, moved.step, moved.priority, moved.admitted,
            event.seq, event.type, event.at, event.data
@@ -94,6 +95,7 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
 class Ordered(msgspec.Struct, frozen=True, kw_only=True):
     """What became of an order: its event, and what to publish after the commit, if it is its turn."""
 
+    owner_id: UUID
     event: Event
     due: Due | None
 
@@ -141,7 +143,7 @@ def attach(
 
 
 def _ordered(row: Row[Any]) -> Ordered:
-    return Ordered(event=event_of(row), due=due_of(row) if row.admitted else None)
+    return Ordered(owner_id=row.owner_id, event=event_of(row), due=due_of(row) if row.admitted else None)
 
 
 def cancel(connection: Connection, job_id: UUID, owner_id: UUID | None) -> tuple[bool, Moved | None]:

@@ -40,8 +40,8 @@ def move(
             UPDATE jobs SET {sets}, event_seq = event_seq + 1, updated_at = now() WHERE {where} RETURNING *),
         {record if outcome else ""}
         event AS (
-            INSERT INTO job_events (job_id, seq, type, data)
-            SELECT id, event_seq, {event}, {SNAPSHOT} FROM moved
+            INSERT INTO job_events (job_id, seq, type, data, owner_id)
+            SELECT id, event_seq, {event}, {SNAPSHOT}, owner_id FROM moved
             RETURNING job_id, seq, type, at, data)
         SELECT moved.id, moved.owner_id, moved.kind, moved.step, moved.priority, moved.claim IS NOT NULL AS held,
                moved.signal, {BACKLOG} AS backlog,
@@ -71,7 +71,8 @@ CLAIM = text(f"""
             AND admitted AND run_at <= now() AND cancel_requested_at IS NULL
         RETURNING *),
     event AS (
-        INSERT INTO job_events (job_id, seq, type, data) SELECT id, event_seq, 'stage', {SNAPSHOT} FROM moved
+        INSERT INTO job_events (job_id, seq, type, data, owner_id)
+        SELECT id, event_seq, 'stage', {SNAPSHOT}, owner_id FROM moved
         RETURNING job_id, seq, type, at, data)
     SELECT moved.id, moved.owner_id, moved.kind, moved.step, moved.attempt, moved.params,
            moved.signal, moved.request_id,
@@ -191,4 +192,4 @@ PROGRESS = text("""
 REMOTE_PROGRESS = text(f"""
     UPDATE jobs SET progress = GREATEST(progress, :progress), message = COALESCE(:message, message), updated_at = now()
     WHERE id = :id AND {_WAITS}
-    RETURNING stage, progress, message, updated_at""")
+    RETURNING owner_id, stage, progress, message, updated_at""")

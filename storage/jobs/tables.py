@@ -20,6 +20,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from domain.jobs import FINAL, Status
 from storage.database import metadata
+from storage.transaction_ids import TransactionId
 
 _now = text("now()")
 _time = DateTime(timezone=True)
@@ -138,7 +139,11 @@ job_events = Table(
     Column("type", Text, nullable=False),
     Column("at", _time, nullable=False, server_default=_now),
     Column("data", JSONB, nullable=False),
+    Column("owner_id", Uuid, nullable=False),  # the job's; no foreign key, the job has it
+    # whose transaction it was: a stream of many jobs knows by it which events it has not seen (storage/events.py)
+    Column("txid", TransactionId, nullable=False, server_default=text("pg_current_xact_id()")),
     CheckConstraint("seq > 0", name="seq_from_one"),
+    Index("ix_job_events_owner_id_txid", "owner_id", "txid"),
     Index(
         "uq_job_events_terminal",
         "job_id",

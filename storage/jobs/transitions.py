@@ -234,14 +234,14 @@ def progress(connection: Connection, claim: Claim, percent: int, message: str | 
 
 def remote_progress(
     connection: Connection, job_id: UUID, percent: int, message: str | None, *, waits: str, asks: str | None = None
-) -> Event | None:
+) -> tuple[UUID, Event] | None:
     """Store how far the other side is while the job waits after step ``waits``; None when it does not wait."""
     values = {"id": job_id, "progress": percent, "message": message, "waits": waits, "asks": asks}
     row = connection.execute(statements.REMOTE_PROGRESS, values).one_or_none()
     if row is None:
         return None
     data = {"status": Status.PROCESSING, "stage": row.stage, "progress": row.progress, "message": row.message}
-    return Event(job_id=job_id, type=EventType.PROGRESS, at=row.updated_at, data=data)
+    return row.owner_id, Event(job_id=job_id, type=EventType.PROGRESS, at=row.updated_at, data=data)
 
 
 def event_of(row: Row[Any]) -> Event:

@@ -125,7 +125,8 @@ def test_a_row_that_contradicts_itself_is_refused(status: Status, sets: str, rul
 def insert_event(job_id: UUID, seq: int, type: str) -> None:  # noqa: A002  # the column's name
     with autocommit() as connection:
         connection.execute(
-            text("INSERT INTO job_events (job_id, seq, type, data) VALUES (:id, :seq, :type, '{}')"),
+            text("""INSERT INTO job_events (job_id, seq, type, data, owner_id)
+                VALUES (:id, :seq, :type, '{}', '00000000-0000-0000-0000-000000000000')"""),
             {"id": job_id, "seq": seq, "type": type},
         )
 

@@ -56,7 +56,8 @@ def ended(days: float, *, owns: bool = False, status: str = "succeeded") -> UUID
     )
     with autocommit() as connection:
         for sql in (
-            f"INSERT INTO job_events (job_id, seq, type, data) VALUES (:id, 3, '{status}', '{{}}')",
+            f"""INSERT INTO job_events (job_id, seq, type, data, owner_id)
+                SELECT id, 3, '{status}', '{{}}', owner_id FROM jobs WHERE id = :id""",
             """INSERT INTO job_attempts (job_id, step, attempt, outcome, started_at)
                VALUES (:id, 'inspect', 1, 'x', now())""",
         ):

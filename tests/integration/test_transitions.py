@@ -304,7 +304,7 @@ def test_nothing_can_be_signalled_before_the_step_has_begun_or_after_it(standing
 def test_progress_never_falls() -> None:
     claim = job_rows.claimed(step="submit")
     assert [do(transitions.progress, claim, percent, None) for percent in (20, 5, 40)] == [20, 20, 40]
-    assert do(transitions.remote_progress, claim.job.id, 30, "slow", waits="submit").data["progress"] == 40
+    assert do(transitions.remote_progress, claim.job.id, 30, "slow", waits="submit")[1].data["progress"] == 40
     do(retry, claim)
     job_rows.change(claim.job.id, "run_at = now()")
     again = job_rows.claim(claim.job.id, "submit")
@@ -316,7 +316,8 @@ def test_progress_never_falls() -> None:
 def test_live_progress_is_not_part_of_the_record() -> None:
     claim = job_rows.claimed(step="submit")
     do(wait, claim)
-    event = do(transitions.remote_progress, claim.job.id, 45, "half", waits="submit")
+    owner_id, event = do(transitions.remote_progress, claim.job.id, 45, "half", waits="submit")
+    assert owner_id == claim.job.owner_id
     assert (event.seq, event.data["progress"], event.data["stage"]) == (None, 45, "waiting")
     assert job_rows.types(claim.job.id) == ["queued", "stage", "waiting"]
 
