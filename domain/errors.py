@@ -353,6 +353,41 @@ class ArchiveBomb(ArchiveRefused):
     ru = "Архив распаковался бы больше дозволенного: {reason}"
 
 
+class ArchiveOverlap(ArchiveBomb):
+    """Members of the archive overlap: {entry!r} begins before its neighbour ends."""
+
+    code = "archive_overlap"
+    ru = "Файлы в архиве перекрываются: {entry!r} начинается раньше, чем кончается соседний."
+
+
+class ArchiveRatio(ArchiveBomb):
+    """The archive is packed too well to be honest: {reason}"""
+
+    code = "archive_ratio"
+    ru = "Архив сжат подозрительно сильно: {reason}"
+
+
+class ArchiveTooLarge(ArchiveBomb):
+    """The archive would unpack to {size} bytes, at most {limit} are allowed."""
+
+    code = "archive_too_large"
+    ru = "Архив распаковался бы до {size} байт, можно не больше {limit}."
+
+
+class ArchiveTooManyEntries(ArchiveBomb):
+    """The archive has {entries} entries, at most {limit} are allowed."""
+
+    code = "archive_too_many_entries"
+    ru = "В архиве файлов и папок: {entries}, можно не больше {limit}."
+
+
+class ArchiveDirectoryTooLarge(ArchiveBomb):
+    """The directory of the archive has {size} bytes, at most {limit} are allowed."""
+
+    code = "archive_directory_too_large"
+    ru = "Оглавление архива занимает {size} байт, можно не больше {limit}."
+
+
 class ArchiveUnsafeName(ArchiveRefused):
     """The archive holds an entry whose name is not safe ({reason}): {entry!r}."""
 
@@ -374,11 +409,60 @@ class ArchiveInconsistent(ArchiveRefused):
     ru = "Архив противоречит сам себе, и его содержимое зависит от того, кто его читает: {reason}"
 
 
+class ArchiveDuplicate(ArchiveInconsistent):
+    """Two entries of the archive are one path on some system: {first!r} and {entry!r}."""
+
+    code = "archive_duplicate"
+    ru = "Две записи архива на какой-нибудь системе окажутся одним путём: {first!r} и {entry!r}."
+
+
+class ArchiveHeaderMismatch(ArchiveInconsistent):
+    """The local header of {entry!r} {reason}, so it contradicts the directory of the archive."""
+
+    code = "archive_header_mismatch"
+    ru = "Локальный заголовок {entry!r} ({reason}) противоречит оглавлению архива."
+
+
+class ArchiveHiddenEntries(ArchiveInconsistent):
+    """The archive has members its directory does not name: {reason}"""
+
+    code = "archive_hidden_entries"
+    ru = "В архиве есть файлы, которых нет в оглавлении: {reason}"
+
+
+class ArchiveTwoDirectories(ArchiveInconsistent):
+    """The archive has two directories or two ends, and readers differ in which one counts: {reason}"""
+
+    code = "archive_two_directories"
+    ru = "В архиве два оглавления или два конца, и программы выбирают разные: {reason}"
+
+
+class ArchiveTrailingData(ArchiveInconsistent):
+    """{length} bytes follow the end of the archive."""
+
+    code = "archive_trailing_data"
+    ru = "После конца архива есть ещё {length} байт."
+
+
 class ArchiveUnsupported(ArchiveRefused):
     """The archive uses something that is not supported: {reason}"""
 
     code = "archive_unsupported"
     ru = "В архиве использовано то, что не поддерживается: {reason}"
+
+
+class ArchiveMethod(ArchiveUnsupported):
+    """{entry!r} is packed with a method that is not supported ({method})."""
+
+    code = "archive_method"
+    ru = "{entry!r} сжат неподдерживаемым методом ({method})."
+
+
+class ArchiveVolumes(ArchiveUnsupported):
+    """The archive is one of several volumes."""
+
+    code = "archive_volumes"
+    ru = "Архив состоит из нескольких томов."
 
 
 # ---------------------------------------------------------------- start

@@ -1,5 +1,6 @@
 """What an inspection takes and gives."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
 
@@ -15,7 +16,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_ratio: int = 200  # unpacked to packed, of each entry and of the whole
     ratio_floor_bytes: int = 10 * 1024**2  # what unpacks to no more than this is never judged by its ratio
     max_name_bytes: int = 1024
-    max_depth: int = 100  # folders within folders
+    max_depth: int = 64  # folders within folders
     max_directory_bytes: int = 32 * 1024**2  # held in memory at once, together with any prefix before the archive
 
 
@@ -70,9 +71,9 @@ class Summary(msgspec.Struct, frozen=True):
 
 
 class Listing(msgspec.Struct, frozen=True):
-    """Every entry in directory order, and their summary."""
+    """Every entry in directory order, read anew each time they are gone through, and their summary."""
 
-    entries: list[Entry]
+    entries: Sequence[Entry]
     summary: Summary
 
 
