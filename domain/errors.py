@@ -444,6 +444,13 @@ class ArchiveTrailingData(ArchiveInconsistent):
     ru = "После конца архива есть ещё {length} байт."
 
 
+class ArchiveAgainstPolicy(ArchiveRefused):
+    """The archive is refused by the rules of this installation ({rule}): {reason}"""
+
+    code = "archive_against_policy"
+    ru = "Архив отклонён по правилам этой установки ({rule}): {reason}"
+
+
 class ArchiveUnsupported(ArchiveRefused):
     """The archive uses something that is not supported: {reason}"""
 

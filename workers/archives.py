@@ -35,6 +35,8 @@ def _limits() -> Limits:
         max_entries=config.archive_max_entries,
         max_unpacked_bytes=config.archive_max_unpacked_bytes,
         max_ratio=config.archive_max_ratio,
+        max_directory_bytes=config.archive_max_directory_bytes,
+        refuse=config.refused_warnings,
     )
 
 

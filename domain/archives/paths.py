@@ -22,7 +22,6 @@ _DRIVE = re.compile(r"[A-Za-z]:")
 _RESERVED = re.compile(r"/((?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)(?: *\.[^/]*)?) */")
 # Windows drops closing dots and spaces, so ".. " is ".." there; a lone dot is only untidy
 _ONLY_DOTS = re.compile(r"(?:^|/)(?!\.(?:/|$))([ .]+)(?=/|$)")
-_UNTIDY = re.compile(r"//|[ .](?:/|$)")
 _LONG_PART = re.compile(r"[^/]{256}")
 _PART_LETTERS = 255  # of one file or folder name, on every common file system
 _SET_MOST = 200_000  # of hashes in one set: of a million they are looked at in several rounds
@@ -50,8 +49,9 @@ class Paths:
     def add(self, chunk: Chunk) -> None:
         """Refuse unsafe names; tell the merely awkward."""
         limits, keys, joined = self._limits, None, ""
-        if chunk.longest <= min(_PART_LETTERS, 2 * limits.max_depth, limits.max_name_bytes) and all(chunk.names):
-            joined, keys = _ordinary(chunk.names)
+        if chunk.longest <= min(_PART_LETTERS, limits.max_name_bytes) and all(chunk.names):
+            shallow = chunk.longest <= 2 * limits.max_depth or _depth(chunk.names) <= limits.max_depth
+            joined, keys = _ordinary(chunk.names) if shallow else ("", None)
         for raw in chunk.raw_paths:
             self._two_names = True
             _check_path(raw, limits, {})
@@ -71,9 +71,10 @@ class Paths:
     def _keep(self, keys: list[str], folders: list[int]) -> None:
         if self._above is not None:
             for parent in {key.rpartition("/")[0] for key in keys}:
-                while parent and (known := hash(parent)) not in self._above:
+                above = parent
+                while above and (known := hash(above)) not in self._above:
                     self._above.add(known)
-                    parent = parent.rpartition("/")[0]
+                    above = above.rpartition("/")[0]
             if len(self._above) > _FOLDERS_MOST:
                 self._above = None
         if folders:
@@ -147,6 +148,10 @@ class Paths:
                 seen.add(key)
 
 
+def _depth(names: list[str]) -> int:
+    return 1 + max(name.count("/") for name in names)
+
+
 def _ordinary(names: list[str]) -> tuple[str, list[str] | None]:
     """The names joined, and keys as of ``_key``, for names in which nothing needs a closer look; else no keys."""
     if not "".join(names).isprintable():
@@ -165,19 +170,24 @@ def _fold(text: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).casefold())
 
 
+def _untidy(path: str) -> bool:
+    return "//" in path or "./" in path or " /" in path or path[-1:] in (" ", ".")
+
+
 def _key(name: str) -> str:
     """What two names have in common when some system takes them for one path."""
-    folded = _fold(name)
-    if folded[-1:] not in (" ", ".") and not any(mark in folded for mark in ("//", "./", " /", "\\")):
+    folded = _fold(name).replace("\\", "/")
+    if folded[:1] != "/" and not _untidy(folded):
         return folded.removesuffix("/")
-    parts = (part.rstrip(" .") for part in folded.replace("\\", "/").split("/"))
+    parts = (part.rstrip(" .") for part in folded.split("/"))
     return "/".join(part for part in parts if part)
 
 
 def _check_path(name: str, limits: Limits, warnings: Warnings) -> None:
     if not name:
         raise ArchiveUnsafeName(reason="it is empty", entry="")
-    if _CONTROL.search(name):
+    # searches are slow on long names, so each is asked for only where it can find something
+    if not name.isprintable() and _CONTROL.search(name):
         raise ArchiveUnsafeName(reason="control characters", entry=shown(name))
     if name[0] in "/\\":
         raise ArchiveUnsafeName(reason="an absolute path", entry=shown(name))
@@ -188,15 +198,17 @@ def _check_path(name: str, limits: Limits, warnings: Warnings) -> None:
         raise ArchiveUnsafeName(reason=f"more than {limits.max_depth} folders deep", entry=shown(name))
     if path == "." or path.endswith("/."):
         raise ArchiveUnsafeName(reason="it names no file", entry=shown(name))
-    if dots := _ONLY_DOTS.search(path):
+    untidy = _untidy(path)
+    if untidy and (dots := _ONLY_DOTS.search(path)):
         raise ArchiveUnsafeName(reason=f"the part {dots[1]!r}", entry=shown(name))
-    if _LONG_PART.search(path):
+    if len(path) > _PART_LETTERS and _LONG_PART.search(path):
         raise ArchiveUnsafeName(reason=f"a part longer than {_PART_LETTERS} characters", entry=shown(name))
-    if _UNTIDY.search(path):
-        warnings.setdefault("untidy_path", f"{shown(name)!r} is not written the same way on every system")
-    if "\\" in name:
-        warnings.setdefault("backslash", f"{shown(name)!r} is a path on some systems and a file name on others")
-    if ":" in name:
-        warnings.setdefault("colon", f"Windows cannot write {shown(name)!r}")
-    if _DIRECTION.search(name):
-        warnings.setdefault("direction", f"{shown(name)!r} changes the direction of writing and may look like another")
+    # a word is told once, and its sentence is made once: a hundred thousand of them take seconds
+    if untidy and "untidy_path" not in warnings:
+        warnings["untidy_path"] = f"{shown(name)!r} is not written the same way on every system"
+    if "backslash" not in warnings and "\\" in name:
+        warnings["backslash"] = f"{shown(name)!r} is a path on some systems and a file name on others"
+    if "colon" not in warnings and ":" in name:
+        warnings["colon"] = f"Windows cannot write {shown(name)!r}"
+    if "direction" not in warnings and not name.isascii() and _DIRECTION.search(name):
+        warnings["direction"] = f"{shown(name)!r} changes the direction of writing and may look like another"

@@ -8,7 +8,7 @@ from domain.archives.names import comment_text
 from domain.archives.paths import Paths
 from domain.archives.ranges import RangeReader, Ranges
 from domain.archives.shapes import Limits, Listing, Summary
-from domain.errors import ArchiveTwoDirectories
+from domain.errors import ArchiveAgainstPolicy, ArchiveTwoDirectories
 
 
 def inspect(read: RangeReader, size: int, limits: Limits = Limits()) -> Listing:  # noqa: B008 frozen
@@ -34,6 +34,8 @@ def inspect(read: RangeReader, size: int, limits: Limits = Limits()) -> Listing:
     paths.close()
     check_totals(found, limits)
     check_layout(found, end, ranges)
+    for word in sorted(limits.refuse & found.warnings.keys()):
+        raise ArchiveAgainstPolicy(rule=word, reason=found.warnings[word])
     return Listing(entries=found.entries, summary=_summary(found, end))
 
 
