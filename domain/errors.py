@@ -14,6 +14,7 @@ _RUSSIAN = {
     "account": "учётная запись",
     "archive in this job": "архив в этой задаче",
     "archive listing": "опись архива",
+    "entry in this archive": "запись в этом архиве",
     "file": "файл",
     "job": "задача",
     "results": "результаты",
@@ -470,6 +471,27 @@ class ArchiveVolumes(ArchiveUnsupported):
 
     code = "archive_volumes"
     ru = "Архив состоит из нескольких томов."
+
+
+class MemberIsFolder(MillraceError):
+    """{entry!r} is a folder; only files can be downloaded."""
+
+    code, status = "member_is_folder", 422
+    ru = "{entry!r} — папка; скачать можно только файл."
+
+
+class MemberDamaged(MillraceError):
+    """{entry!r} cannot be unpacked from the archive: {reason}"""
+
+    code, status = "member_damaged", 422
+    ru = "{entry!r} не удаётся распаковать из архива: {reason}"
+
+
+class MemberNotLocated(MillraceError):
+    """This archive was inspected by an earlier version that kept no places; run the job again to download from it."""
+
+    code, status = "member_not_located", 409
+    ru = "Архив осмотрен прежней версией и места файлов не сохранены; чтобы скачивать из него, запустите задачу снова."
 
 
 # ---------------------------------------------------------------- start

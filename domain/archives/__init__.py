@@ -31,6 +31,7 @@ extra fields, the marker of a single-volume span. Accepted with a warning in the
 """
 
 from domain.archives.layout import Peek, check_local_headers
+from domain.archives.members import Member, Unpacking
 from domain.archives.ranges import RangeReader
 from domain.archives.reader import inspect, is_zip_name, looks_like_zip
 from domain.archives.shapes import Entry, Limits, Listing, Summary
@@ -39,9 +40,11 @@ __all__ = [
     "Entry",
     "Limits",
     "Listing",
+    "Member",
     "Peek",
     "RangeReader",
     "Summary",
+    "Unpacking",
     "check_local_headers",
     "inspect",
     "is_zip_name",
