@@ -15,7 +15,7 @@ import msgspec
 
 from domain.archives.ends import LOCAL
 from domain.archives.entries import METHODS
-from domain.archives.shapes import shown
+from domain.archives.shapes import Entry, shown
 from domain.errors import MemberDamaged
 
 PIECE_BYTES = 256 * 1024  # of output at once
@@ -36,6 +36,10 @@ class Member(msgspec.Struct, frozen=True):
     is_folder: bool
     content_type: str | None
     header_offset: int
+
+    @classmethod
+    def of(cls, entry: Entry) -> "Member":
+        return cls(**{name: getattr(entry, name) for name in cls.__struct_fields__})
 
     @property
     def head_bytes(self) -> int:

@@ -46,6 +46,32 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
         return self.attributes >> 16
 
 
+class DicomSeries(msgspec.Struct, frozen=True):
+    """A series of DICOM images; empty where the files do not say."""
+
+    study_uid: Annotated[str, Meta(examples=["1.2.826.0.1.3680043.8.498.1"])]
+    series_uid: Annotated[str, Meta(examples=["1.2.826.0.1.3680043.8.498.1.2"])]
+    modality: Annotated[str, Meta(description="DICOM (0008,0060)", examples=["CT"])]
+    body_part: Annotated[str, Meta(description="DICOM (0018,0015)", examples=["CHEST"])]
+    slices: Annotated[int, Meta(description="Images; a file of several frames counts each", examples=[312])]
+
+
+class DicomSummary(msgspec.Struct, frozen=True):
+    """What the DICOM files of an archive are, by their headers."""
+
+    files: Annotated[int, Meta(description="Members that are DICOM, each image once", examples=[312])]
+    unreadable: Annotated[int, Meta(description="Members named like DICOM whose header cannot be read", examples=[0])]
+    complete: Annotated[
+        bool, Meta(description="False where only the first `DICOM_MAX_MEMBERS` were looked at", examples=[True])
+    ]
+    studies: Annotated[int, Meta(examples=[1])]
+    series: Annotated[int, Meta(examples=[1])]
+    slices: Annotated[int, Meta(description="Images in all series", examples=[312])]
+    modalities: Annotated[list[str], Meta(examples=[["CT"]])]
+    body_parts: Annotated[list[str], Meta(examples=[["CHEST"]])]
+    by_series: Annotated[list[DicomSeries], Meta(description="The first 200")]
+
+
 class Summary(msgspec.Struct, frozen=True):
     """The archive as a whole. Sizes are bytes and count members only, without headers and directory."""
 
@@ -69,6 +95,7 @@ class Summary(msgspec.Struct, frozen=True):
     directory_offset: Annotated[
         int, Meta(description="Bytes from the start of the file: no member reaches beyond it", examples=[8680])
     ]
+    dicom: Annotated[DicomSummary | None, Meta(description="Null where no member is DICOM")] = None
 
 
 class Listing(msgspec.Struct, frozen=True):
