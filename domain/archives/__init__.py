@@ -13,7 +13,7 @@ settings move the line. Warnings stand in the summary, each beginning with its w
 Error                       Refused
 ==========================  ==========================================================================================
 ArchiveNotZip               no end of directory, and the file does not begin like an archive either
-ArchiveTruncated            the end is missing or cut, bytes are lost before the directory, an entry of it is damaged, the
+ArchiveTruncated            the end is missing or cut, bytes are lost before the directory, an entry is damaged, or the
                             storage gives fewer bytes than it promised
 ArchiveEncrypted            any entry with a flag of encryption, or AES
 ArchiveBomb                 too many entries, directory bytes or unpacked bytes, too high a ratio, overlap: by subclass

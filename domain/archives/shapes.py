@@ -16,7 +16,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_ratio: int = 200  # unpacked to packed, of each entry and of the whole
     ratio_floor_bytes: int = 10 * 1024**2  # what unpacks to no more than this is never judged by its ratio
     max_name_bytes: int = 1024
-    max_depth: int = 40  # folders within folders
+    max_depth: int = 32  # folders within folders
     max_directory_bytes: int = 32 * 1024**2  # held in memory at once, together with any prefix before the archive
     refuse: frozenset[str] = frozenset()  # words of warnings that are refusals here
 

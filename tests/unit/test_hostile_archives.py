@@ -125,9 +125,9 @@ with path.open("rb") as file:
 """
 
 WORST = {
-    "deep": lambda i: b"%05d" % i + b"/a" * 38 + b"/x",
-    "deep in cp866": lambda i: (f"{i:05d}" + "/ы" * 38 + "/x").encode("cp866"),
-    "deep, of all lengths": lambda i: b"%05d" % i + b"/a" * (i % 38) + b"//x",
+    "deep": lambda i: b"%05d" % i + b"/a" * 30 + b"/x",
+    "deep in cp866": lambda i: (f"{i:05d}" + "/ы" * 30 + "/x").encode("cp866"),
+    "deep, of all lengths": lambda i: b"%05d" % i + b"/a" * (i % 30) + b"//x",
     "long, with backslashes": lambda i: b"%05d\\" % i + b"n" * 250,
     "meeting at the end": lambda i: b"s/%05d" % (i % 99_999),
     "one folder": lambda i: b"s/",
