@@ -66,7 +66,7 @@ async def download(
         "Accept-Ranges": "bytes",
         "Cache-Control": "private, no-cache",
     }
-    if _matches(request.headers.get("if-none-match", ""), tag):
+    if matches(request.headers.get("if-none-match", ""), tag):
         return Response(None, status_code=304, headers=headers)
     start, length = 0, size
     part = None
@@ -75,9 +75,7 @@ async def download(
     if part is not None:
         start, length = part
         headers["Content-Range"] = f"bytes {start}-{start + length - 1}/{size}"
-    body = (
-        _Empty() if request.method == "HEAD" or not length else await _Opened.at(key, start, length, part is not None)
-    )
+    body = _Empty() if request.method == "HEAD" or not length else await Opened.at(key, start, length, part is not None)
     return Stream(
         body,
         status_code=200 if part is None else 206,
@@ -94,7 +92,7 @@ async def download(
     )
 
 
-def _matches(header: str, tag: str) -> bool:
+def matches(header: str, tag: str) -> bool:
     """RFC 9110 13.1.2: a list of tags compared weakly, or `*`."""
     return header.strip() == "*" or tag in (word.strip().removeprefix("W/") for word in header.split(","))
 
@@ -124,7 +122,7 @@ class _Empty:
         raise StopAsyncIteration
 
 
-class _Opened(_Empty):
+class Opened(_Empty):
     """An object being read. Its first bytes are there already, so that errors still become an answer."""
 
     def __init__(self, first: bytes, rest: AsyncGenerator[bytes, None]) -> None:
@@ -133,10 +131,8 @@ class _Opened(_Empty):
         self._rest = rest
 
     @classmethod
-    async def at(cls, key: str, start: int, length: int, partial: bool) -> "_Opened":
-        url = await blocking(objects.presign_get, key, URL_SECONDS)  # the first call builds the client
-        headers = {"Range": f"bytes={start}-{start + length - 1}"} if partial else {}
-        pieces = _read(url, headers, length)
+    async def at(cls, key: str, start: int, length: int, partial: bool) -> "Opened":
+        pieces = read_part(key, start, length, partial=partial)
         return cls(await anext(pieces), pieces)
 
     async def __anext__(self) -> bytes:
@@ -146,7 +142,14 @@ class _Opened(_Empty):
         return await anext(self._rest)
 
 
-async def _read(url: str, headers: dict[str, str], length: int) -> AsyncGenerator[bytes, None]:
+async def read_part(key: str, start: int, length: int, *, partial: bool = True) -> AsyncGenerator[bytes, None]:
+    """``length`` bytes of an object from ``start`` on as they come; without ``partial`` they are all of it.
+
+    Raises:
+        ObjectMissing, StorageUnavailable: also between two pieces.
+    """
+    url = await blocking(objects.presign_get, key, URL_SECONDS)  # the first call builds the client
+    headers = {"Range": f"bytes={start}-{start + length - 1}"} if partial else {}
     try:
         # identity: a store that compresses would send another length than the one announced
         async with gateway().http.stream("GET", url, headers={"Accept-Encoding": "identity", **headers}) as answer:

@@ -1,9 +1,10 @@
 """``make bench``: every benchmark, one after another; figures go to the terminal and to benchmarks/results/."""
 
-from benchmarks import pipeline, recovery, upload
+from benchmarks import inspection, pipeline, recovery, upload
 from benchmarks.measure import machine
 
 print("machine:", ", ".join(f"{name} {value}" for name, value in machine().items()))
 pipeline.main()
 recovery.main()
 upload.main()
+inspection.main()

@@ -77,6 +77,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     archive_max_entries: Count = 100_000
     archive_max_unpacked_bytes: Bytes = 50 * 1024**3
     archive_max_ratio: Count = 200
+    archive_max_directory_bytes: Bytes = 32 * 1024**2
+    archive_max_depth: Count = 32  # folders within folders; judging the worst archive takes longer with each
+    archive_refuse: str = ""  # comma-separated words of warnings that are refusals in this installation
+    archive_deep_reads: Annotated[int, msgspec.Meta(ge=0)] = (
+        0  # ranged reads to compare all local headers with; 0: none
+    )
+    member_checked_bytes: Bytes = 1024**2  # members up to this size are checked whole before their first byte is sent
+    dicom_max_members: Annotated[int, msgspec.Meta(ge=0)] = 1000  # whose headers are read for the summary; 0: none
     result_max_rows: Count = 100_000
     result_max_bytes: Bytes = 256 * 1024**2
 
@@ -116,6 +124,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def profiles(self) -> tuple[str, ...]:
         return _words(self.ml_profiles)
+
+    @property
+    def refused_warnings(self) -> frozenset[str]:
+        return frozenset(_words(self.archive_refuse))
 
     @property
     def modules(self) -> tuple[str, ...]:

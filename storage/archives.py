@@ -19,7 +19,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
-from domain.archives import Listing, Summary
+from domain.archives import Listing, Member, Summary
+from domain.errors import MemberNotLocated
 from storage.copying import copy_rows
 from storage.database import metadata
 
@@ -44,6 +45,7 @@ archive_entries = Table(
     Column("modified_at", DateTime(timezone=False)),  # archives keep the writer's local time and no zone
     Column("is_folder", Boolean, nullable=False),
     Column("content_type", Text),
+    Column("header_offset", BigInteger),  # null: inspected before revision 0007
 )
 # `index` is what the archive calls it and a word of SQL: quoted
 _COLUMNS = (
@@ -58,6 +60,7 @@ _COLUMNS = (
     "modified_at",
     "is_folder",
     "content_type",
+    "header_offset",
 )
 
 _summary = text("SELECT summary FROM archives WHERE job_id = :job_id")
@@ -68,6 +71,9 @@ _page = text("""
       AND (CAST(:name AS text) IS NULL OR name ILIKE '%' || :name || '%')
       AND (CAST(:content_type AS text) IS NULL OR content_type LIKE :content_type || '%')
     ORDER BY "index" LIMIT :limit""")
+_member = text("""
+    SELECT name, raw_name, size, compressed_size, crc32, method, is_folder, content_type, header_offset
+    FROM archive_entries WHERE job_id = :job_id AND "index" = :index""")
 
 
 def store(connection: Connection, job_id: UUID, listing: Listing) -> None:
@@ -91,6 +97,7 @@ def store(connection: Connection, job_id: UUID, listing: Listing) -> None:
                     entry.modified_at,
                     entry.is_folder,
                     entry.content_type,
+                    entry.header_offset,
                 )
                 for entry in listing.entries
             ),
@@ -110,3 +117,17 @@ def page(
     escaped = None if name is None else name.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     values = {"job_id": job_id, "after": after, "limit": limit, "name": escaped, "content_type": content_type}
     return [dict(row._mapping) for row in connection.execute(_page, values)]
+
+
+def member(connection: Connection, job_id: UUID, index: int) -> Member | None:
+    """What is needed to unpack one member.
+
+    Raises:
+        MemberNotLocated: the archive was inspected by a version that did not keep where its members lie.
+    """
+    row = connection.execute(_member, {"job_id": job_id, "index": index}).one_or_none()
+    if row is None:
+        return None
+    if row.header_offset is None:
+        raise MemberNotLocated
+    return Member(**row._mapping)

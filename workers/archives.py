@@ -1,12 +1,26 @@
-"""The step `inspect`: what is in the uploaded archive, read from its directory alone."""
+"""The step `inspect`: what is in the uploaded archive, read from its directory; DICOM members from their headers."""
 
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import islice
 
-from domain.archives import Limits, inspect, is_zip_name
-from domain.errors import ArchiveNotZip
-from domain.pipelines import Context, Done, JobInStep, Outcome
+import structlog
+from msgspec.structs import replace
+
+from domain.archives import Limits, Listing, Member, dicom, inspect, is_zip_name
+from domain.archives.deep import compare_local_headers
+from domain.errors import ArchiveNotZip, MillraceError
+from domain.pipelines import Context, Done, InputFile, JobInStep, Outcome
 from storage import archives, objects
 from storage.configuration import settings
+
+DICOM_SECONDS = 30.0  # then the summary is made of what has been read
+_AT_ONCE = 8  # reads of headers: each is short and mostly waiting
+_NAMELESS_MOST = 16  # members without a telling name that are no DICOM, after which the others are not tried
+
+_log = structlog.get_logger()
 
 
 def inspect_archive(job: JobInStep, context: Context) -> Outcome:
@@ -15,18 +29,75 @@ def inspect_archive(job: JobInStep, context: Context) -> Outcome:
     Raises:
         ArchiveRefused: by its subclasses, when the archive is not safe to hand on.
     """
-    file = job.file
+    file, config = job.file, settings()
     if file is None:
         return Done()
     if file.kind != "zip":
         if is_zip_name(file.name):
             raise ArchiveNotZip
         return Done(message="1 file")
-    listing = inspect(partial(objects.read_range, file.key), file.size, _limits())
+    read = partial(objects.read_range, file.key)
+    listing = inspect(read, file.size, _limits())
+    if config.archive_deep_reads:
+        warning = compare_local_headers(read, file.size, listing, config.archive_deep_reads)
+        if warning:
+            listing = _with_warning(listing, warning)
+    if config.dicom_max_members:
+        listing = _with_dicom(file, listing, config.dicom_max_members, context)
     return Done(
         message=f"{listing.summary.files} files in the archive",
         effects=(partial(archives.store, job_id=job.id, listing=listing),),
     )
+
+
+def _with_dicom(file: InputFile, listing: Listing, most: int, context: Context) -> Listing:
+    """The listing with what its DICOM members are; whatever is wrong with them is a warning."""
+    members, total = dicom.candidates(listing.entries, most)
+    slices: list[dicom.Slice] = []
+    read = unreadable = in_vain = 0
+    first_unreadable = ""
+    try:
+        for member, head in _heads(file, members, time.monotonic() + DICOM_SECONDS):
+            context.checkpoint()
+            read += 1
+            try:
+                found = dicom.read_slice(member, head)
+                lost = found is None and dicom.is_named_dicom(member.name)
+            except Exception:  # a library's on a hostile file: any kind
+                found, lost = None, True
+            if found:
+                slices.append(found)
+            elif lost:
+                unreadable += 1
+                first_unreadable = first_unreadable or member.name
+            else:
+                in_vain += 1
+            if in_vain == _NAMELESS_MOST and not slices:
+                total = read  # an archive of files without extensions, not of DICOM
+                break
+    except MillraceError as error:  # the storage's; without this summary the job goes on all the same
+        _log.warning("dicom_not_read", code=error.code)
+    summary = dicom.summarized(slices, candidates=total, read=read, unreadable=unreadable)
+    listing = Listing(entries=listing.entries, summary=replace(listing.summary, dicom=summary))
+    if unreadable:
+        return _with_warning(listing, f"dicom: {unreadable} members, the first {first_unreadable!r}, cannot be read")
+    return listing
+
+
+def _heads(file: InputFile, members: list[Member], until: float) -> Iterator[tuple[Member, bytes]]:
+    def head(member: Member) -> bytes:
+        length = member.head_bytes + min(dicom.HEAD_BYTES, member.compressed_size + 1024)
+        return objects.read_range(file.key, member.header_offset, min(length, file.size - member.header_offset))
+
+    rest = iter(members)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        while (batch := list(islice(rest, 4 * _AT_ONCE))) and time.monotonic() < until:
+            yield from zip(batch, pool.map(head, batch), strict=True)
+
+
+def _with_warning(listing: Listing, warning: str) -> Listing:
+    warnings = sorted([*listing.summary.warnings, warning])
+    return Listing(entries=listing.entries, summary=replace(listing.summary, warnings=warnings))
 
 
 def _limits() -> Limits:
@@ -35,6 +106,9 @@ def _limits() -> Limits:
         max_entries=config.archive_max_entries,
         max_unpacked_bytes=config.archive_max_unpacked_bytes,
         max_ratio=config.archive_max_ratio,
+        max_directory_bytes=config.archive_max_directory_bytes,
+        max_depth=config.archive_max_depth,
+        refuse=config.refused_warnings,
     )
 
 

@@ -13,7 +13,7 @@ def command(schema: Object, base: str, path: str, method: str, operation: Object
     """``base`` is the address of the API, without a slash at its end."""
     for parameter in operation.get("parameters", ()):
         if parameter["in"] == "path":
-            path = path.replace(f"{{{parameter['name']}}}", parameter["example"])
+            path = path.replace(f"{{{parameter['name']}}}", str(parameter["example"]))
     content = operation.get("requestBody", {}).get("content", {})
     media = next(iter(content), "")
     examples = list(content.get(media, {}).get("examples", {}).values())

@@ -4,6 +4,7 @@ A table of our own: ``mimetypes`` reads the system's files, so the same archive 
 """
 
 _TABLE = """
+application/dicom dcm dicom ima
 application/gzip gz tgz
 application/java-archive jar
 application/json json

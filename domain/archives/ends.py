@@ -7,11 +7,15 @@ import msgspec
 from domain.archives.ranges import Ranges
 from domain.archives.shapes import Limits
 from domain.errors import (
-    ArchiveBomb,
+    ArchiveDirectoryTooLarge,
     ArchiveInconsistent,
     ArchiveNotZip,
+    ArchiveTooManyEntries,
+    ArchiveTrailingData,
     ArchiveTruncated,
+    ArchiveTwoDirectories,
     ArchiveUnsupported,
+    ArchiveVolumes,
 )
 
 LOCAL, CENTRAL, END = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"
@@ -89,7 +93,7 @@ def _only_end(ranges: Ranges, tail: bytes) -> int:
     if not closing:
         raise _why_no_end(ranges, tail, found)
     if closing[0] != found[-1]:
-        raise ArchiveInconsistent(reason="there are two ends of the directory, one within the other's comment")
+        raise ArchiveTwoDirectories(reason="one end lies within the other's comment")
     return closing[0]
 
 
@@ -100,7 +104,7 @@ def _closes(tail: bytes, at: int) -> int:
 def _why_no_end(ranges: Ranges, tail: bytes, found: list[int]) -> Exception:
     head = ranges.read(0, min(4, ranges.size)) if ranges.size else b""
     if head == SPAN_MARKERS[0]:
-        return ArchiveUnsupported(reason="it is one of several volumes")
+        return ArchiveVolumes()
     if found:
         at = found[-1]
         if at + _END.size > len(tail) or _closes(tail, at) > len(tail):
@@ -108,7 +112,7 @@ def _why_no_end(ranges: Ranges, tail: bytes, found: list[int]) -> Exception:
         size, offset = struct.unpack_from("<II", tail, at + 12)
         # an end that fits this very file was followed by something; any other belongs to a member that is an archive
         if head != LOCAL or ranges.size - len(tail) + at == size + offset or _U32 in (size, offset):
-            return ArchiveInconsistent(reason=f"{len(tail) - _closes(tail, at)} bytes follow the end of the directory")
+            return ArchiveTrailingData(length=len(tail) - _closes(tail, at))
     if head and (LOCAL.startswith(head) or END.startswith(head)):
         return ArchiveTruncated(reason="the end of the directory is missing")
     return ArchiveNotZip()
@@ -118,7 +122,7 @@ def _zip64_end(tail: bytes, tail_start: int, locator: int, short: _Record) -> tu
     """The ZIP64 record and its position in the file; it must repeat the short one wherever that says anything."""
     _, disk, promised, disks = _LOCATOR.unpack_from(tail, locator)
     if disk or disks > 1:
-        raise ArchiveUnsupported(reason="it spans several volumes")
+        raise ArchiveVolumes()
     # without extensible data the record ends at the locator; the promised offset would not count a prefix
     at = locator - _END64.size
     if at < 0 or not tail.startswith(END64, at):
@@ -141,17 +145,15 @@ def _zip64_end(tail: bytes, tail_start: int, locator: int, short: _Record) -> tu
 
 def _check(record: _Record, prefix: int, edge: int, limits: Limits) -> None:
     if record.disk or record.directory_disk:
-        raise ArchiveUnsupported(reason="it spans several volumes")
+        raise ArchiveVolumes()
     if record.entries_here != record.entries:
         raise ArchiveInconsistent(reason=f"it counts {record.entries} entries, and {record.entries_here} in one volume")
     if record.entries > limits.max_entries:
-        raise ArchiveBomb(reason=f"{record.entries} entries, at most {limits.max_entries} are allowed")
+        raise ArchiveTooManyEntries(entries=record.entries, limit=limits.max_entries)
     if prefix < 0:
         raise ArchiveTruncated(reason=f"{-prefix} bytes are missing before the end of the directory")
     if record.size > limits.max_directory_bytes:
-        raise ArchiveBomb(
-            reason=f"a directory of {record.size} bytes, at most {limits.max_directory_bytes} are allowed"
-        )
+        raise ArchiveDirectoryTooLarge(size=record.size, limit=limits.max_directory_bytes)
     if not 46 * record.entries <= record.size or bool(record.size) != bool(record.entries):
         raise ArchiveInconsistent(reason=f"{record.entries} entries cannot fill a directory of {record.size} bytes")
     if not record.entries and edge:

@@ -1,15 +1,26 @@
 """Where the members lie, and whether their local headers (APPNOTE 4.3.7) say what the directory says."""
 
 import struct
-from collections.abc import Callable, Iterable
-from operator import gt, lt, sub
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 
-from domain.archives.directory import ENCRYPTED, METHODS, UTF8, Directory, extra_fields
+from domain.archives.directory import ENCRYPTED, SLACK, Directory
 from domain.archives.ends import LOCAL, SPAN_MARKERS, End
+from domain.archives.entries import METHODS
+from domain.archives.fields import UTF8, extra_fields
 from domain.archives.names import unicode_path
 from domain.archives.ranges import Ranges
 from domain.archives.shapes import Entry, Limits, shown
-from domain.errors import ArchiveBomb, ArchiveInconsistent
+from domain.errors import (
+    ArchiveHeaderMismatch,
+    ArchiveHiddenEntries,
+    ArchiveInconsistent,
+    ArchiveOverlap,
+    ArchiveRatio,
+    ArchiveTooLarge,
+)
 
 Peek = Callable[[int, int], bytes | None]
 """``peek(start, length)`` gives exactly those bytes of the file, or None to leave what depends on them unchecked."""
@@ -17,7 +28,6 @@ Peek = Callable[[int, int], bytes | None]
 _LOCAL = struct.Struct("<4sxxHHxxxxIIIHH")
 _DESCRIPTOR = b"PK\x07\x08"
 _DESCRIBED = 0x0008  # flag: crc and sizes follow the data (APPNOTE 4.3.9)
-_SLACK = 0xFFFF + 24  # what a local header's extra field and a data descriptor can add to a member
 _HEAD_BYTES = 128 * 1024
 _U32 = 0xFFFFFFFF
 _CODES = {name: code for code, name in METHODS.items()}
@@ -26,9 +36,9 @@ _CODES = {name: code for code, name in METHODS.items()}
 def check_totals(found: Directory, limits: Limits) -> None:
     """Raises ArchiveBomb for an archive that is too much as a whole."""
     if found.size > limits.max_unpacked_bytes:
-        raise ArchiveBomb(reason=f"{found.size} bytes, at most {limits.max_unpacked_bytes} are allowed")
+        raise ArchiveTooLarge(size=found.size, limit=limits.max_unpacked_bytes)
     if found.size > limits.ratio_floor_bytes and found.size > limits.max_ratio * found.compressed_size:
-        raise ArchiveBomb(
+        raise ArchiveRatio(
             reason=f"{found.compressed_size} bytes unpack to {found.size}, more than {limits.max_ratio} times"
         )
 
@@ -39,29 +49,40 @@ def check_layout(found: Directory, end: End, ranges: Ranges) -> None:
     Reads the head of the file where the first member does not begin it.
 
     Raises:
-        ArchiveBomb: members overlap.
+        ArchiveOverlap: members overlap.
         ArchiveInconsistent: a member reaches into the directory, hidden members are visible, or a local header that
             has been read contradicts the directory.
     """
-    starts, ends = found.starts, found.ends
-    if not starts:
+    if not len(found.entries):
         return
-    if any(map(lt, starts[1:], ends)):
-        # only the order of the directory, perhaps: pairs sorted by place tell
-        spans = sorted(zip(starts, ends, strict=True))
-        starts, ends = [start for start, _ in spans], [stop for _, stop in spans]
-        if any(map(lt, starts[1:], ends)):
-            raise ArchiveBomb(reason="members overlap, so the same bytes unpack more than once")
-    if ends[-1] > end.directory:
+    if not found.ordered:
+        _put_in_order(found)
+    if found.reached > end.directory:
         raise ArchiveInconsistent(reason="a member reaches into the directory")
-    starts = [*starts[1:], end.directory]
-    if any(map(gt, map(sub, starts, ends), [_SLACK] * len(ends))):
+    if found.gaps or end.directory - found.reached > SLACK:
         found.warnings["unreferenced"] = "there are bytes between the members that belong to none"
-    _check_prefix(found, min(found.starts), end, ranges)
+    _check_prefix(found, found.first, end, ranges)
     if ranges.lowest() >= end.directory:
         return  # no member has been read, and asking a million times would show the same
     if idle := check_local_headers(found.entries, ranges.peek, end.directory):
         found.warnings["unreferenced"] = f"at least {idle} bytes between the members belong to none"
+
+
+def _put_in_order(found: Directory) -> None:
+    """Raises ArchiveOverlap where the members overlap; where only their order in the directory is another, fills in
+    what the loop could not see."""
+    starts, stops = array("Q"), array("Q")
+    for entry in found.entries:
+        starts.append(entry.header_offset)
+        stops.append(entry.header_offset + _LOCAL.size + len(entry.raw_name) + entry.compressed_size)
+    order = sorted(range(len(starts)), key=starts.__getitem__)
+    found.gaps = False
+    for before, after in pairwise(order):
+        between = starts[after] - stops[before]
+        if between < 0:
+            raise ArchiveOverlap(entry=shown(found.entries[after].name))
+        found.gaps = found.gaps or between > SLACK
+    found.first, found.reached = starts[order[0]], stops[order[-1]]
 
 
 def _check_prefix(found: Directory, first: int, end: End, ranges: Ranges) -> None:
@@ -71,7 +92,7 @@ def _check_prefix(found: Directory, first: int, end: End, ranges: Ranges) -> Non
     if first == 4 and head.startswith(SPAN_MARKERS):
         return
     if head.startswith(LOCAL) or _holds_member(head[:first]):
-        raise ArchiveInconsistent(reason="other members precede the first one of the directory")
+        raise ArchiveHiddenEntries(reason="before the first one of the directory")
     found.warnings["prefix"] = f"{first} bytes precede the first member, as in a self-extracting archive"
 
 
@@ -87,7 +108,7 @@ def _holds_member(between: bytes) -> bool:
     return False
 
 
-def check_local_headers(entries: Iterable[Entry], peek: Peek, directory_offset: int) -> int:
+def check_local_headers(entries: Sequence[Entry], peek: Peek, directory_offset: int) -> int:
     """Compare each local header and data descriptor ``peek`` gives with its entry; look between the members.
 
     ``inspect`` gives what it has read anyway, which is all of an archive up to 128 KiB. A deeper inspection passes a
@@ -99,16 +120,17 @@ def check_local_headers(entries: Iterable[Entry], peek: Peek, directory_offset: 
     Raises:
         ArchiveInconsistent: see the table in ``domain.archives``.
     """
-    ordered = sorted(entries, key=lambda entry: entry.header_offset)
-    idle, stop = 0, directory_offset
-    for entry in reversed(ordered):
+    starts = sorted(entry.header_offset for entry in entries)
+    idle = 0
+    for entry in entries:
+        following = bisect_right(starts, entry.header_offset)
+        stop = starts[following] if following < len(starts) else directory_offset
         reach = _check_local_header(entry, stop, peek)
         if reach is not None and reach < stop:
             between = peek(reach, stop - reach)
             if between and _holds_member(between):
-                raise ArchiveInconsistent(reason="there are members the directory does not name")
+                raise ArchiveHiddenEntries(reason=f"after {shown(entry.name)!r}", entry=shown(entry.name))
             idle += stop - reach
-        stop = entry.header_offset
     return idle
 
 
@@ -173,8 +195,8 @@ def _after_descriptor(entry: Entry, found: bytes | None, data_end: int, *, compl
                 return data_end + len(form)
     if complete:  # some writers set the flag, fill the header after all and leave the descriptor out
         return data_end
-    raise ArchiveInconsistent(reason=f"the data descriptor of {shown(entry.name)!r} contradicts the directory")
+    raise _contradiction(entry, "has a data descriptor with another checksum or size")
 
 
-def _contradiction(entry: Entry, what: str) -> ArchiveInconsistent:
-    return ArchiveInconsistent(reason=f"the local header of {shown(entry.name)!r} {what}", entry=shown(entry.name))
+def _contradiction(entry: Entry, what: str) -> ArchiveHeaderMismatch:
+    return ArchiveHeaderMismatch(reason=what, entry=shown(entry.name))

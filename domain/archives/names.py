@@ -46,12 +46,21 @@ def code_page(names: Iterable[bytes], host: int) -> str:
 
     One archive was written on one machine, so all its names decide together. ``host`` (APPNOTE 4.4.2) tips the scale.
     """
-    sample = b"\n".join(names)[:_SAMPLE_BYTES]
+    sample = _sample(names)
     oem = russian(sample.decode("cp866")) + (0.1 if host in _OEM_HOSTS else 0)
     ansi = russian(sample.decode("cp1251", "replace")) + (0 if host in _OEM_HOSTS else 0.1)
     if max(oem, ansi) < 0.35:
         return "cp437"
     return "cp866" if oem >= ansi else "cp1251"
+
+
+def _sample(names: Iterable[bytes]) -> bytes:
+    sample = bytearray()
+    for name in names:
+        sample += name + b"\n"
+        if len(sample) >= _SAMPLE_BYTES:
+            break
+    return bytes(sample[:_SAMPLE_BYTES])
 
 
 def decode(raw: bytes, page: str) -> str:
@@ -81,11 +90,13 @@ def unicode_path(field: bytes, raw: bytes) -> str | None:
     try:
         name = field[5:].decode()
     except UnicodeDecodeError:
-        raise ArchiveInconsistent(reason=f"the Unicode name of {shown(raw)!r} is not UTF-8") from None
+        raise ArchiveInconsistent(reason=f"the Unicode name of {shown(raw)!r} is not UTF-8", entry=shown(raw)) from None
     # readers that do not know the field use the raw name: both must at least lie in one place and have one type
     plain = raw.decode("cp437")
     if name.count("/") != plain.count("/") or _ending(name) != _ending(plain):
-        raise ArchiveInconsistent(reason=f"the entry {shown(raw)!r} has another Unicode name, {shown(name)!r}")
+        raise ArchiveInconsistent(
+            reason=f"the entry {shown(raw)!r} has another Unicode name, {shown(name)!r}", entry=shown(raw)
+        )
     return name
 
 

@@ -1,15 +1,18 @@
 """Names as paths: which are not safe to write anywhere, and which would be one file on some system.
 
-Whole archives of ordinary names are passed by a few searches over all names joined; only an archive with anything
-unusual is looked at name by name.
+Whole chunks of ordinary names are passed by a few searches over all names joined; only a chunk with anything unusual is
+looked at name by name. Of each path its hash is kept; where two are equal the names themselves are compared.
 """
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from array import array
+from collections import Counter
 
+from domain.archives.directory import Chunk
+from domain.archives.entries import Entries
 from domain.archives.shapes import Entry, Limits, shown
-from domain.errors import ArchiveInconsistent, ArchiveUnsafeName
+from domain.errors import ArchiveDuplicate, ArchiveInconsistent, ArchiveUnsafeName
 
 _BETWEEN = "/\n/"  # closes one name and opens the next, so each part of a path stands between slashes
 _UNUSUAL = ("//", "./", " /", "\\", ":")
@@ -17,49 +20,147 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _DIRECTION = re.compile(r"[\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _DRIVE = re.compile(r"[A-Za-z]:")
 _RESERVED = re.compile(r"/((?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)(?: *\.[^/]*)?) */")
+# Windows drops closing dots and spaces, so ".. " is ".." there; a lone dot is only untidy
+_ONLY_DOTS = re.compile(r"(?:^|/)(?!\.(?:/|$))([ .]+)(?=/|$)")
+_LONG_PART = re.compile(r"[^/]{256}")
 _PART_LETTERS = 255  # of one file or folder name, on every common file system
+_SET_MOST = 200_000  # of hashes in one set: of a million they are looked at in several rounds
+_FOLDERS_MOST = 50_000  # whose hashes are kept while reading; beyond that the directory is read once more
 
 Warnings = dict[str, str]
 
 
-def check_paths(entries: list[Entry], raw_paths: list[str], limits: Limits) -> Warnings:
-    """Refuse unsafe names and names that meet; tell the merely awkward.
-
-    ``raw_paths`` are names some readers see in place of the decoded ones; they must be safe as well.
+class Paths:
+    """The names of one archive, taken chunk by chunk and judged as a whole at the end.
 
     Raises:
         ArchiveUnsafeName: see the table in ``domain.archives``.
-        ArchiveInconsistent: two entries are one file, or a file is a folder.
+        ArchiveInconsistent: two entries are one path, a file is a folder, or what a name is depends on the reader.
     """
-    names = [entry.name for entry in entries]
-    warnings: Warnings = {}
-    longest = max(map(len, [entry.raw_name for entry in entries]), default=0)
-    if longest > limits.max_name_bytes or max(map(len, names), default=0) > limits.max_name_bytes:
-        _refuse_long(entries, limits)
-    for raw in raw_paths:
-        _check_path(raw, limits, {})
-    keys = None
-    if longest <= min(_PART_LETTERS, 2 * limits.max_depth) and all(names) and all(map(str.isprintable, names)):
-        keys = _ordinary(names)
-    if keys is None:
-        for name in names:
-            _check_path(name, limits, warnings)
-        keys = [_key(name) for name in names]
-    joined = f"/{_BETWEEN.join(keys)}/"
-    if reserved := _RESERVED.search(joined):
-        warnings["reserved_name"] = f"Windows cannot write {shown(reserved[1])!r}"
-    _check_meetings(entries, keys, warnings)
-    if raw_paths and len({entry.raw_name for entry in entries}) < len(set(names)):
-        raise ArchiveInconsistent(reason="entries with different Unicode names share one plain name")
-    return warnings
+
+    def __init__(self, entries: Entries, limits: Limits, warnings: Warnings) -> None:
+        self._entries, self._limits, self._warnings = entries, limits, warnings
+        self._files = array("q")
+        self._folders = array("q")
+        self._above: set[int] | None = set()  # folders that names lie in; None when there are too many
+        self._file_lengths: set[int] = set()
+        self._two_names = False
+
+    def add(self, chunk: Chunk) -> None:
+        """Refuse unsafe names; tell the merely awkward."""
+        limits, keys, joined = self._limits, None, ""
+        if chunk.longest <= min(_PART_LETTERS, limits.max_name_bytes) and all(chunk.names):
+            shallow = chunk.longest <= 2 * limits.max_depth or _depth(chunk.names) <= limits.max_depth
+            joined, keys = _ordinary(chunk.names) if shallow else ("", None)
+        for raw in chunk.raw_paths:
+            self._two_names = True
+            _check_path(raw, limits, {})
+        if keys is None:
+            for entry in self._entries.between(chunk.at, chunk.index, len(chunk.names)):
+                if max(len(entry.raw_name), len(entry.name)) > limits.max_name_bytes:
+                    raise ArchiveUnsafeName(
+                        reason=f"longer than {limits.max_name_bytes} bytes", entry=shown(entry.name)
+                    )
+                _check_path(entry.name, limits, self._warnings)
+            keys = [_key(name) for name in chunk.names]
+            joined = f"/{_BETWEEN.join(keys)}/"
+        if reserved := _RESERVED.search(joined):
+            self._warnings["reserved_name"] = f"Windows cannot write {shown(reserved[1])!r}"
+        self._keep(keys, chunk.folders)
+
+    def _keep(self, keys: list[str], folders: list[int]) -> None:
+        if self._above is not None:
+            for parent in {key.rpartition("/")[0] for key in keys}:
+                above = parent
+                while above and (known := hash(above)) not in self._above:
+                    self._above.add(known)
+                    above = above.rpartition("/")[0]
+            if len(self._above) > _FOLDERS_MOST:
+                self._above = None
+        if folders:
+            marked = set(folders)
+            self._folders.extend(hash(keys[place]) for place in folders)
+            keys = [key for place, key in enumerate(keys) if place not in marked]
+        self._files.extend(map(hash, keys))
+        self._file_lengths.update(map(len, keys))
+
+    def close(self) -> None:
+        """Judge the names together."""
+        doubtful, repeated = self._met()
+        if doubtful:
+            self._compare(doubtful)
+        if repeated:
+            self._tell_repeated(repeated)
+        if self._above is None:
+            self._look_above(set(self._files))
+        if self._two_names:
+            plain = {hash(entry.raw_name) for entry in self._entries}
+            if len(plain) < len({hash(entry.name) for entry in self._entries}):
+                raise ArchiveInconsistent(reason="entries with different Unicode names share one plain name")
+
+    def _met(self) -> tuple[set[int], set[int]]:
+        """Hashes of files that something else shares, and of folders that come twice."""
+        rounds = 1 + (len(self._files) + len(self._folders)) // _SET_MOST
+        doubtful: set[int] = set()
+        repeated: set[int] = set()
+        for turn in range(rounds):
+            files = [one for one in self._files if one % rounds == turn] if rounds > 1 else self._files
+            folders = [one for one in self._folders if one % rounds == turn] if rounds > 1 else self._folders
+            known = set(files)
+            if len(known) < len(files):
+                doubtful |= {one for one, times in Counter(files).items() if times > 1}
+            doubtful |= known.intersection(folders)
+            doubtful |= known & self._above if self._above else set()
+            if folders and len(set(folders)) < len(folders):
+                repeated |= {one for one, times in Counter(folders).items() if times > 1}
+        return doubtful, repeated
+
+    def _compare(self, doubtful: set[int]) -> None:
+        held: dict[str, Entry] = {}
+        for entry in self._entries:
+            key = _key(entry.name)
+            if hash(key) in doubtful:
+                first = held.setdefault(key, entry)
+                if first is not entry and not (first.is_folder and entry.is_folder):
+                    raise ArchiveDuplicate(first=shown(first.name), entry=shown(entry.name))
+        self._look_above({hash(key) for key, entry in held.items() if not entry.is_folder})
+
+    def _look_above(self, files: set[int]) -> None:
+        """Raises ArchiveDuplicate for a name that lies in one of ``files`` as if that were a folder."""
+        lengths = self._file_lengths
+        for entry in self._entries:
+            key = _key(entry.name)
+            at = key.rfind("/")
+            while at > 0:
+                if at in lengths and hash(key[:at]) in files:
+                    for other in self._entries:
+                        if not other.is_folder and _key(other.name) == key[:at]:
+                            raise ArchiveDuplicate(first=shown(other.name), entry=shown(entry.name))
+                at = key.rfind("/", 0, at)
+
+    def _tell_repeated(self, repeated: set[int]) -> None:
+        seen: set[str] = set()
+        for entry in self._entries:
+            if entry.is_folder and hash(key := _key(entry.name)) in repeated:
+                if key in seen:
+                    self._warnings["repeated_folder"] = f"the folder {shown(entry.name)!r} comes more than once"
+                    return
+                seen.add(key)
 
 
-def _ordinary(names: list[str]) -> list[str] | None:
-    """Keys as of ``_key`` for names in which nothing needs a closer look, else None."""
+def _depth(names: list[str]) -> int:
+    return 1 + max(name.count("/") for name in names)
+
+
+def _ordinary(names: list[str]) -> tuple[str, list[str] | None]:
+    """The names joined, and keys as of ``_key``, for names in which nothing needs a closer look; else no keys."""
+    if not "".join(names).isprintable():
+        return "", None
     joined = f"/{_BETWEEN.join(names)}/\n".replace("//\n", "/\n")
     if any(mark in joined for mark in _UNUSUAL):
-        return None
-    return _fold(joined)[1:-2].split(_BETWEEN)
+        return "", None
+    joined = _fold(joined)
+    return joined, joined[1:-2].split(_BETWEEN)
 
 
 def _fold(text: str) -> str:
@@ -69,71 +170,45 @@ def _fold(text: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).casefold())
 
 
+def _untidy(path: str) -> bool:
+    return "//" in path or "./" in path or " /" in path or path[-1:] in (" ", ".")
+
+
 def _key(name: str) -> str:
     """What two names have in common when some system takes them for one path."""
-    parts = (part.rstrip(" .") for part in _fold(name).replace("\\", "/").split("/"))
+    folded = _fold(name).replace("\\", "/")
+    if folded[:1] != "/" and not _untidy(folded):
+        return folded.removesuffix("/")
+    parts = (part.rstrip(" .") for part in folded.split("/"))
     return "/".join(part for part in parts if part)
 
 
 def _check_path(name: str, limits: Limits, warnings: Warnings) -> None:
     if not name:
         raise ArchiveUnsafeName(reason="it is empty", entry="")
-    if _CONTROL.search(name):
+    # searches are slow on long names, so each is asked for only where it can find something
+    if not name.isprintable() and _CONTROL.search(name):
         raise ArchiveUnsafeName(reason="control characters", entry=shown(name))
     if name[0] in "/\\":
         raise ArchiveUnsafeName(reason="an absolute path", entry=shown(name))
     if _DRIVE.match(name):
         raise ArchiveUnsafeName(reason="a drive letter", entry=shown(name))
-    parts = name.replace("\\", "/").split("/")
-    if len(parts) > limits.max_depth:
+    path = name.replace("\\", "/")
+    if path.count("/") >= limits.max_depth:
         raise ArchiveUnsafeName(reason=f"more than {limits.max_depth} folders deep", entry=shown(name))
-    untidy = False
-    for part in parts if parts[-1] else parts[:-1]:
-        if part not in ("", ".") and not part.strip(" ."):  # Windows drops closing dots and spaces: ".. " is ".." there
-            raise ArchiveUnsafeName(reason=f"the part {part!r}", entry=shown(name))
-        if len(part) > _PART_LETTERS:
-            raise ArchiveUnsafeName(reason=f"a part longer than {_PART_LETTERS} characters", entry=shown(name))
-        untidy = untidy or not part or part[-1] in " ."
-    if parts[-1] == ".":
+    if path == "." or path.endswith("/."):
         raise ArchiveUnsafeName(reason="it names no file", entry=shown(name))
-    if untidy:
-        warnings.setdefault("untidy_path", f"{shown(name)!r} is not written the same way on every system")
-    if "\\" in name:
-        warnings.setdefault("backslash", f"{shown(name)!r} is a path on some systems and a file name on others")
-    if ":" in name:
-        warnings.setdefault("colon", f"Windows cannot write {shown(name)!r}")
-    if _DIRECTION.search(name):
-        warnings.setdefault("direction", f"{shown(name)!r} changes the direction of writing and may look like another")
-
-
-def _refuse_long(entries: Iterable[Entry], limits: Limits) -> None:
-    for entry in entries:
-        if max(len(entry.raw_name), len(entry.name)) > limits.max_name_bytes:
-            raise ArchiveUnsafeName(reason=f"longer than {limits.max_name_bytes} bytes", entry=shown(entry.name))
-
-
-def _check_meetings(entries: list[Entry], keys: list[str], warnings: Warnings) -> None:
-    distinct = set(keys)
-    if len(distinct) < len(keys):
-        seen: dict[str, Entry] = {}
-        for key, entry in zip(keys, entries, strict=True):
-            first = seen.setdefault(key, entry)
-            if first is entry:
-                continue
-            if not (first.is_folder and entry.is_folder):
-                raise ArchiveInconsistent(reason=f"{shown(first.name)!r} and {shown(entry.name)!r} are the same path")
-            warnings.setdefault("repeated_folder", f"the folder {shown(entry.name)!r} comes more than once")
-    parents = {key.rpartition("/")[0] for key in keys}
-    used = {above for parent in parents for above in _upwards(parent, parents) if above in distinct}
-    for key, entry in zip(keys, entries, strict=True) if used else ():
-        if key in used and not entry.is_folder:
-            raise ArchiveInconsistent(reason=f"{shown(entry.name)!r} is a file and a folder")
-
-
-def _upwards(path: str, known: set[str]) -> Iterable[str]:
-    """The path and the folders above it, up to one that is followed for itself. Nothing is kept: paths can be deep."""
-    while path:
-        yield path
-        path = path.rpartition("/")[0]
-        if path in known:
-            return
+    untidy = _untidy(path)
+    if untidy and (dots := _ONLY_DOTS.search(path)):
+        raise ArchiveUnsafeName(reason=f"the part {dots[1]!r}", entry=shown(name))
+    if len(path) > _PART_LETTERS and _LONG_PART.search(path):
+        raise ArchiveUnsafeName(reason=f"a part longer than {_PART_LETTERS} characters", entry=shown(name))
+    # a word is told once, and its sentence is made once: a hundred thousand of them take seconds
+    if untidy and "untidy_path" not in warnings:
+        warnings["untidy_path"] = f"{shown(name)!r} is not written the same way on every system"
+    if "backslash" not in warnings and "\\" in name:
+        warnings["backslash"] = f"{shown(name)!r} is a path on some systems and a file name on others"
+    if "colon" not in warnings and ":" in name:
+        warnings["colon"] = f"Windows cannot write {shown(name)!r}"
+    if "direction" not in warnings and not name.isascii() and _DIRECTION.search(name):
+        warnings["direction"] = f"{shown(name)!r} changes the direction of writing and may look like another"

@@ -2,12 +2,13 @@
 
 from domain.archives.directory import Directory, read_directory
 from domain.archives.ends import CENTRAL, END, END64, LOCAL, SPAN_MARKERS, End, find_end
+from domain.archives.entries import Entries
 from domain.archives.layout import check_layout, check_totals
 from domain.archives.names import comment_text
-from domain.archives.paths import check_paths
+from domain.archives.paths import Paths
 from domain.archives.ranges import RangeReader, Ranges
 from domain.archives.shapes import Limits, Listing, Summary
-from domain.errors import ArchiveInconsistent
+from domain.errors import ArchiveAgainstPolicy, ArchiveTwoDirectories
 
 
 def inspect(read: RangeReader, size: int, limits: Limits = Limits()) -> Listing:  # noqa: B008 frozen
@@ -25,25 +26,30 @@ def inspect(read: RangeReader, size: int, limits: Limits = Limits()) -> Listing:
     begin = end.directory - end.prefix
     data = ranges.read(begin, end.prefix + end.directory_size) if end.directory_size else b""
     _check_other_directory(data, end)
-    found = read_directory(data[end.prefix :], end, limits)
-    found.warnings.update(check_paths(found.entries, found.raw_paths, limits))
+    data = data[end.prefix :]
+    found = Directory(entries=Entries(data, end.entries, end.prefix))
+    paths = Paths(found.entries, limits, found.warnings)
+    for chunk in read_directory(data, found, end, limits):
+        paths.add(chunk)
+    paths.close()
     check_totals(found, limits)
     check_layout(found, end, ranges)
+    for word in sorted(limits.refuse & found.warnings.keys()):
+        raise ArchiveAgainstPolicy(rule=word, reason=found.warnings[word])
     return Listing(entries=found.entries, summary=_summary(found, end))
 
 
 def _check_other_directory(data: bytes, end: End) -> None:
     """Readers that take offsets literally must not find another directory in front of the one judged here."""
     if end.prefix and (data.startswith(CENTRAL) or data.startswith(END64, end.directory_size)):
-        raise ArchiveInconsistent(reason="there are two directories, one in front of the other")
+        raise ArchiveTwoDirectories(reason="one directory lies in front of the other")
 
 
 def _summary(found: Directory, end: End) -> Summary:
-    folders = [entry.is_folder for entry in found.entries].count(True)
     return Summary(
         entries=len(found.entries),
-        files=len(found.entries) - folders,
-        folders=folders,
+        files=len(found.entries) - found.folders,
+        folders=found.folders,
         size=found.size,
         compressed_size=found.compressed_size,
         ratio=round(found.size / found.compressed_size, 2) if found.compressed_size else 0.0,

@@ -1,5 +1,6 @@
 """What an inspection takes and gives."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
 
@@ -15,8 +16,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_ratio: int = 200  # unpacked to packed, of each entry and of the whole
     ratio_floor_bytes: int = 10 * 1024**2  # what unpacks to no more than this is never judged by its ratio
     max_name_bytes: int = 1024
-    max_depth: int = 100  # folders within folders
+    max_depth: int = 32  # folders within folders
     max_directory_bytes: int = 32 * 1024**2  # held in memory at once, together with any prefix before the archive
+    refuse: frozenset[str] = frozenset()  # words of warnings that are refusals here
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
@@ -44,6 +46,32 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
         return self.attributes >> 16
 
 
+class DicomSeries(msgspec.Struct, frozen=True):
+    """A series of DICOM images; empty where the files do not say."""
+
+    study_uid: Annotated[str, Meta(examples=["1.2.826.0.1.3680043.8.498.1"])]
+    series_uid: Annotated[str, Meta(examples=["1.2.826.0.1.3680043.8.498.1.2"])]
+    modality: Annotated[str, Meta(description="DICOM (0008,0060)", examples=["CT"])]
+    body_part: Annotated[str, Meta(description="DICOM (0018,0015)", examples=["CHEST"])]
+    slices: Annotated[int, Meta(description="Images; a file of several frames counts each", examples=[312])]
+
+
+class DicomSummary(msgspec.Struct, frozen=True):
+    """What the DICOM files of an archive are, by their headers."""
+
+    files: Annotated[int, Meta(description="Members that are DICOM, each image once", examples=[312])]
+    unreadable: Annotated[int, Meta(description="Members named like DICOM whose header cannot be read", examples=[0])]
+    complete: Annotated[
+        bool, Meta(description="False where only the first `DICOM_MAX_MEMBERS` were looked at", examples=[True])
+    ]
+    studies: Annotated[int, Meta(examples=[1])]
+    series: Annotated[int, Meta(examples=[1])]
+    slices: Annotated[int, Meta(description="Images in all series", examples=[312])]
+    modalities: Annotated[list[str], Meta(examples=[["CT"]])]
+    body_parts: Annotated[list[str], Meta(examples=[["CHEST"]])]
+    by_series: Annotated[list[DicomSeries], Meta(description="The first 200")]
+
+
 class Summary(msgspec.Struct, frozen=True):
     """The archive as a whole. Sizes are bytes and count members only, without headers and directory."""
 
@@ -67,12 +95,13 @@ class Summary(msgspec.Struct, frozen=True):
     directory_offset: Annotated[
         int, Meta(description="Bytes from the start of the file: no member reaches beyond it", examples=[8680])
     ]
+    dicom: Annotated[DicomSummary | None, Meta(description="Null where no member is DICOM")] = None
 
 
 class Listing(msgspec.Struct, frozen=True):
-    """Every entry in directory order, and their summary."""
+    """Every entry in directory order, read anew each time they are gone through, and their summary."""
 
-    entries: list[Entry]
+    entries: Sequence[Entry]
     summary: Summary
 
 

@@ -51,7 +51,7 @@ def ends_as(user: User, job: dict[str, Any], code: str, stage: str, *, retryable
         (b"this is a text and no archive, whatever its name says", "archive_not_zip"),
         (archive(a=TEXT, b=TEXT)[:-30], "archive_truncated"),
         (encrypted(), "archive_encrypted"),
-        (archive(bomb=bytes(30_000_000)), "archive_bomb"),
+        (archive(bomb=bytes(30_000_000)), "archive_ratio"),
         (archive(**{"../../etc/passwd": TEXT}), "archive_unsafe_name"),
     ],
     ids=["not a zip", "truncated", "encrypted", "bomb", "traversal"],

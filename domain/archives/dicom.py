@@ -1,0 +1,137 @@
+"""What DICOM members are: studies, series, slices, modality and body part, from the first bytes of each.
+
+Only what stands before the pixels is looked at, and of a packed member only as much is unpacked. pydicom reads the
+headers (DICOM PS3.10, section 7.1: 128 bytes, `DICM`, then elements in ascending order of their tags).
+"""
+
+import io
+import re
+import warnings
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import msgspec
+
+from domain.archives.members import Member, Unpacking
+from domain.archives.shapes import DicomSeries, DicomSummary, Entry, shown
+from domain.errors import MemberDamaged
+
+HEAD_BYTES = 16 * 1024  # of a member, packed: patient, study and series stand well within
+_UNPACKED_BYTES = 64 * 1024
+_SERIES_MOST = 200  # listed one by one
+_LAST_TAG = 0x00280008  # NumberOfFrames, the last that is wanted
+# SOPInstanceUID, Modality, BodyPartExamined, StudyInstanceUID, SeriesInstanceUID, NumberOfFrames
+_TAGS: list[Any] = [0x00080018, 0x00080060, 0x00180015, 0x0020000D, 0x0020000E, 0x00280008]
+# scanners write files without an extension, or named by an UID whose last number looks like one
+_NAMED = re.compile(r"\.(?:dcm|dicom|ima)$", re.IGNORECASE)
+_NAMELESS = re.compile(r"(?:^|/)(?:[^./]+|[^/]*\.\d+)$")
+
+
+def candidates(entries: Iterable[Entry], limit: int) -> tuple[list[Member], int]:
+    """(at most ``limit`` members that may be DICOM, those named so first; how many there are in all)."""
+    named: list[Member] = []
+    nameless: list[Member] = []
+    total = 0
+    for entry in entries:
+        if entry.is_folder or not entry.size or entry.name.rpartition("/")[2].upper() == "DICOMDIR":
+            continue
+        kept = named if is_named_dicom(entry.name) else nameless if _NAMELESS.search(entry.name) else None
+        if kept is not None:
+            total += 1
+            if len(kept) < limit:
+                kept.append(Member.of(entry))
+    return (named + nameless)[:limit], total
+
+
+def is_named_dicom(name: str) -> bool:
+    return bool(_NAMED.search(name))
+
+
+class Slice(msgspec.Struct, frozen=True):
+    """One DICOM file."""
+
+    study_uid: str
+    series_uid: str
+    instance_uid: str
+    modality: str
+    body_part: str
+    frames: int
+
+
+def read_slice(member: Member, head: bytes) -> Slice | None:
+    """The member by the ``head`` of its bytes in the archive, its local header first; None for what is no DICOM.
+
+    Raises:
+        Exception: of any kind, for what begins like DICOM and cannot be read.
+    """
+    start = member.data_offset(head[: member.head_bytes]) - member.header_offset
+    data = _beginning(member, head[start : start + member.compressed_size])
+    if data[128:132] != b"DICM":
+        return None
+    from pydicom.filereader import read_partial  # a quarter of a second, which only archives with DICOM pay
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what other writers do to the standard is no concern of the log
+        found: Any = read_partial(io.BytesIO(data), lambda tag, vr, length: tag > _LAST_TAG, specific_tags=_TAGS)
+        series = str(found.get("SeriesInstanceUID") or "")
+        if not series:
+            raise ValueError("no series")
+        return Slice(
+            study_uid=shown(str(found.get("StudyInstanceUID") or "")),
+            series_uid=shown(series),
+            instance_uid=shown(str(found.get("SOPInstanceUID") or member.name)),
+            modality=shown(str(found.get("Modality") or "")),
+            body_part=shown(str(found.get("BodyPartExamined") or "")),
+            frames=max(1, int(found.get("NumberOfFrames") or 1)),
+        )
+
+
+def _beginning(member: Member, packed: bytes) -> bytes:
+    """The first bytes of the member, as far as they come out of ``packed``."""
+    if member.method == "stored":
+        return packed
+    if member.method == "deflated":
+        return zlib.decompressobj(-15).decompress(packed, _UNPACKED_BYTES)
+    data = b""
+    try:
+        for piece in Unpacking(member).feed(packed):
+            data += piece
+            if len(data) >= _UNPACKED_BYTES:
+                break
+    except MemberDamaged:
+        return data
+    return data
+
+
+def summarized(slices: Iterable[Slice], *, candidates: int, read: int, unreadable: int) -> DicomSummary | None:
+    """None where no member turned out to be DICOM."""
+    by_series: dict[tuple[str, str], dict[str, Slice]] = {}
+    for one in slices:
+        by_series.setdefault((one.study_uid, one.series_uid), {})[one.instance_uid] = one
+    if not by_series and not unreadable:
+        return None
+    series = list(_series(by_series))
+    return DicomSummary(
+        files=sum(len(found) for found in by_series.values()),
+        unreadable=unreadable,
+        complete=read == candidates,
+        studies=len({study for study, _ in by_series}),
+        series=len(by_series),
+        slices=sum(one.slices for one in series),
+        modalities=sorted({one.modality for one in series} - {""}),
+        body_parts=sorted({one.body_part for one in series} - {""}),
+        by_series=series[:_SERIES_MOST],
+    )
+
+
+def _series(by_series: dict[tuple[str, str], dict[str, Slice]]) -> Iterator[DicomSeries]:
+    for (study, series), found in by_series.items():
+        one = next(iter(found.values()))
+        yield DicomSeries(
+            study_uid=study,
+            series_uid=series,
+            modality=one.modality,
+            body_part=one.body_part,
+            slices=sum(each.frames for each in found.values()),
+        )

@@ -1,0 +1,20 @@
+"""Where the members of archives lie, so that one can be read by itself.
+
+Revision 0007, after 0005.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0007"
+down_revision = "0005"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("archive_entries", sa.Column("header_offset", sa.BigInteger(), nullable=True))
+
+
+def downgrade() -> None:
+    op.drop_column("archive_entries", "header_offset")
