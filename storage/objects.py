@@ -216,6 +216,16 @@ def upload_part(key: str, upload_id: str, number: int, data: bytes) -> str:
         return client().upload_part(Bucket=_bucket(), Key=key, UploadId=upload_id, PartNumber=number, Body=data)["ETag"]
 
 
+def knows_multipart(key: str, upload_id: str) -> bool:
+    """Whether the store (still) has the multipart upload."""
+    try:
+        with _translated(key):
+            client().list_parts(Bucket=_bucket(), Key=key, UploadId=upload_id, MaxParts=1)
+    except ObjectMissing:
+        return False
+    return True
+
+
 def complete_multipart(key: str, upload_id: str, etags: list[str]) -> None:
     """Make the object of its parts; ``etags`` are theirs in order of part number."""
     parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(etags, 1)]

@@ -7,7 +7,6 @@ told after a broken connection is what it has sent, and after a killed process w
 
 import asyncio
 import hashlib
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -25,7 +24,7 @@ from storage.configuration import settings
 from storage.uploads import receiving
 from storage.uploads.receiving import Held, Standing
 
-SILENT_SECONDS = 1.0  # a client that has sent nothing for so long may be gone: whoever asks for the upload gets it
+BEAT_SECONDS = 1.0  # at most, between two heartbeats; who asks for the upload waits for two
 
 log = structlog.get_logger(__name__)
 
@@ -50,19 +49,15 @@ class Keeper:
         self._ahead = self._digest  # of what is sent and not noted yet
         self._noted = False
         self._stopped = False
-        self.heard()
+        self.pieces = 0
 
     def heard(self) -> None:
         """Bytes have come."""
-        self._heard = time.monotonic()
+        self.pieces += 1
 
     @property
     def whole(self) -> bool:
         return self.kept == self._standing.length
-
-    @property
-    def silent(self) -> bool:
-        return self._reading is not None and time.monotonic() - self._heard > SILENT_SECONDS
 
     def stop(self) -> None:
         """Read no more: somebody else goes on with the upload."""
@@ -103,12 +98,13 @@ class Keeper:
             raise UploadLocked(retry_after=1)
         try:
             async with asyncio.timeout(None) as self._reading:
-                return await anext(pieces, None)
+                piece = await anext(pieces, None)
         except TimeoutError:
             raise UploadLocked(retry_after=1) from None
         finally:
             self._reading = None
-            self.heard()
+        self.heard()
+        return piece
 
     async def _take(self, piece: bytes) -> None:
         while piece:
@@ -193,15 +189,25 @@ class Keeper:
             try:
                 return await send(self._gate, self._standing.object_key, url, self._content(), size, headers)
             except StorageUnavailable as error:
-                if error.details.get("status") in (404, 501):
-                    # 404: the store has lost the parts. 501: `rclone serve s3` takes no other bytes for a part it has,
-                    # and a killed process left one that was not noted. In both cases nothing can follow.
-                    log.warning("upload_begins_anew", upload_id=str(self._held.id), status=error.details["status"])
+                if error.details.get("status") not in (404, 501) and not last:
+                    continue
+                if await self._is_lost(error.details.get("status")):
+                    log.warning("upload_begins_anew", upload_id=str(self._held.id), key=self._standing.object_key)
                     await blocking(receiving.reset, self._held)
                     raise UploadOffsetMismatch(offset=0, field="Upload-Offset") from error
-                if last:
-                    raise
+                raise
         raise AssertionError
+
+    async def _is_lost(self, status: int | None) -> bool:
+        """Whether nothing can follow what was kept: the store has lost it, or holds other bytes than those to come.
+
+        501 is what `rclone serve s3` answers to other bytes for a part it has, which a killed process may have left. A
+        store that refuses early may break the connection instead of answering, so it is asked.
+        """
+        if status in (404, 501):
+            return True
+        key, multipart_id = self._standing.object_key, self._multipart_id
+        return multipart_id is not None and not await blocking(objects.knows_multipart, key, multipart_id)
 
     async def _content(self) -> AsyncIterator[bytes]:
         if self._tail is not None:
@@ -230,7 +236,7 @@ def _update(digest: "hashlib._Hash", pieces: list[bytes]) -> None:
 
 @asynccontextmanager
 async def beating(held: Held, keeper: Keeper) -> AsyncIterator[None]:
-    """Hold on to the claim for the block; let go when somebody asks for the upload and the client is silent."""
+    """Hold on to the claim for the block; let go when somebody asks for the upload and no bytes come meanwhile."""
     heart = asyncio.create_task(_beat(held, keeper))
     try:
         yield
@@ -241,13 +247,19 @@ async def beating(held: Held, keeper: Keeper) -> AsyncIterator[None]:
 
 
 async def _beat(held: Held, keeper: Keeper) -> None:
+    asked: int | None = None  # how many pieces there were when somebody was seen to ask
     while True:
-        await asyncio.sleep(min(1.0, settings().lease_seconds / 4))
+        await asyncio.sleep(min(BEAT_SECONDS, settings().lease_seconds / 4))
         try:
             answer = await blocking(receiving.beat, held)
-            if answer == "asked" and not keeper.silent:
-                await blocking(receiving.deny, held)
-            elif answer != "held":
+            if answer == "held":
+                asked = None
+            elif answer == "lost" or asked == keeper.pieces:
                 keeper.stop()
+            elif asked is None:
+                asked = keeper.pieces
+            else:
+                await blocking(receiving.deny, held)
+                asked = None
         except MillraceError as error:
             log.warning("upload_not_held", upload_id=str(held.id), error=error.code)
