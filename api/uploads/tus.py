@@ -27,7 +27,6 @@ from domain.accounts import Principal
 from domain.errors import (
     BodyTooLarge,
     ChecksumMismatch,
-    ClientGone,
     Conflict,
     Invalid,
     MethodNotAllowed,
@@ -70,7 +69,6 @@ _MADE = {
 }
 _TAKING = (
     UploadHeader(field="Upload-Checksum", reason="the algorithms are sha1, sha256, md5"),
-    ClientGone(),
     BodyTooLarge(limit=5 * 1024**3),
     ChecksumMismatch(algorithm="sha256"),
     StorageUnavailable(),

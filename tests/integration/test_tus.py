@@ -1,10 +1,16 @@
 """Resumable uploads by tus 1.0.0, verb by verb: headers and status codes of the protocol, and what comes of them."""
 
+import hashlib
+import json
 import os
+import re
+import shutil
+import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from uuid import uuid4
 
 import httpx
@@ -365,3 +371,21 @@ def test_of_two_at_once_one_wins_and_nothing_is_mixed(tus: Tus) -> None:
     assert {answer.status_code for answer in answers if answer.status_code != 204} <= {409, 423}
     (winner,) = [content for content, answer in zip(contents, answers, strict=True) if answer.status_code == 204]
     assert tus.download(path) == winner
+
+
+# ---------------------------------------------------------------- the page
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the example needs curl")
+def test_the_example_of_the_documentation(tus: Tus, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/http.md").read_text()
+    (example,) = re.findall(r"```sh\n(AUTH=.*?)```", page, re.DOTALL)
+    content = os.urandom(MIB)
+    (tmp_path / "scans.zip").write_bytes(content)
+    env = {**os.environ, "API": tus.url, "TOKEN": tus.http.headers["Authorization"].split()[1]}
+    ran = subprocess.run(["sh", "-ec", example], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=30)
+    assert ran.returncode == 0, ran.stderr
+    upload = json.loads(ran.stdout.splitlines()[-1])
+    (job,) = tus.http.get("/jobs").json()["items"]
+    assert (upload["state"], upload["job_id"]) == ("complete", job["id"])
+    assert (upload["file"]["name"], upload["file"]["sha256"]) == ("scans.zip", hashlib.sha256(content).hexdigest())

@@ -6,15 +6,17 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+import psutil
 import pytest
 from sqlalchemy import text
 
+from api.room import ROOM_BYTES
 from stack.up import Stack, running
 from storage import objects
 from storage.database import autocommit
@@ -117,6 +119,36 @@ def test_asking_for_the_offset_does_not_end_a_request_whose_bytes_come(tus: Tus)
         assert asking.result().status_code == 200
         assert b" 204 " in raw.recv(1000)
     assert tus.download(path) == content
+
+
+def test_an_upload_can_be_ended_while_bytes_come(tus: Tus) -> None:
+    path = tus.create(12 * MIB)
+    with sending(tus, path, 0, 12 * MIB) as raw:
+        raw.sendall(os.urandom(6 * MIB))
+        eventually(lambda: tus.read(path)["offset"] == 5 * MIB)
+        assert tus.http.delete(f"{tus.url}{path}", headers=TUS).status_code == 204
+        assert b" 423 " in raw.recv(1000)
+    assert tus.head(path).status_code == 404
+
+
+def test_clients_that_stall_together_hold_no_more_memory_than_there_is_room_for(tus: Tus, stack: Stack) -> None:
+    clients, first, size = 14, 4 * MIB, 5 * MIB + 3  # together 56 MiB are held, of 48
+    content = os.urandom(size)
+    api = psutil.Process(stack.processes["api"].pid)
+    before = api.memory_info().rss
+    paths = [tus.create(size) for _ in range(clients)]
+    with ExitStack() as open_ones:
+        raws = [open_ones.enter_context(sending(tus, path, 0, size)) for path in paths]
+        for raw in raws:
+            raw.sendall(content[:first])
+        eventually(lambda: any(tus.read(path)["offset"] for path in paths))  # put into the store to make room
+        grown = api.memory_info().rss - before
+        for raw in raws:
+            raw.sendall(content[first:])
+        for raw in raws:
+            assert b" 204 " in raw.recv(1000)
+    assert grown < ROOM_BYTES + clients * MIB
+    assert {tus.read(path)["file"]["sha256"] for path in paths} == {hashlib.sha256(content).hexdigest()}
 
 
 # ---------------------------------------------------------------- processes
