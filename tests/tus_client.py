@@ -1,11 +1,18 @@
 """A client of tus 1.0.0 that speaks the protocol by hand, so that a test says every header itself."""
 
 import hashlib
+import socket
+import time
 from base64 import b64encode
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
+from sqlalchemy import text
 
+from storage.database import autocommit
 from tests.client import User
 
 TUS = {"Tus-Resumable": "1.0.0"}
@@ -61,3 +68,33 @@ def meta(**values: str) -> str:
 
 def checksum(algorithm: str, content: bytes) -> str:
     return f"{algorithm} {b64encode(hashlib.new(algorithm, content).digest()).decode()}"
+
+
+@contextmanager
+def sending(tus: Tus, path: str, offset: int, announced: int) -> Iterator[socket.socket]:
+    """A PATCH that has taken the upload, and of which the body is still to be sent.
+
+    Looks into the database: this process's settings must be those of the stack.
+    """
+    where = urlsplit(tus.url)
+    said = {**TUS, "Host": where.netloc, "Authorization": tus.http.headers["Authorization"], "Content-Type": OCTETS}
+    said |= {"Upload-Offset": str(offset), "Content-Length": str(announced)}
+    with socket.create_connection((where.hostname, where.port), 10) as raw:
+        lines = [f"PATCH {path} HTTP/1.1", *(f"{name}: {value}" for name, value in said.items()), "", ""]
+        raw.sendall("\r\n".join(lines).encode())
+        eventually(lambda: _is_claimed(path))
+        yield raw
+
+
+def _is_claimed(path: str) -> bool:
+    with autocommit() as connection:
+        claim = text("SELECT claim IS NOT NULL FROM uploads WHERE id = :id")
+        return bool(connection.execute(claim, {"id": path.rpartition("/")[2]}).scalar())
+
+
+def eventually(what: Callable[[], Any], seconds: float = 15) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (answer := what()):
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.05)
+    return answer

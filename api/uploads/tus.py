@@ -1,6 +1,7 @@
 """Resumable uploads over HTTP: tus 1.0.0 (https://tus.io/protocols/resumable-upload) and what it comes to as JSON."""
 
 import asyncio
+from contextlib import aclosing
 from datetime import UTC
 from email.utils import format_datetime
 from typing import Any
@@ -334,13 +335,12 @@ async def _receive(
         body.limit = receiving.room(standing)
         try:
             keeper = Keeper(gate, held, standing)
-            chunks = body.chunks()
-            try:
-                async with beating(held, keeper):
-                    pieces = verifying.verified(gate, keeper, body, chunks, checksum) if checksum else chunks
+            async with beating(held, keeper), aclosing(body.chunks()) as pieces:
+                if checksum is None:
                     await keeper.keep(pieces)
-            finally:
-                await chunks.aclose()
+                else:
+                    async with aclosing(verifying.verified(gate, keeper, body, pieces, checksum)) as verified:
+                        await keeper.keep(verified)
             if keeper.whole:
                 await _finish(held, keeper.sha256())
         finally:

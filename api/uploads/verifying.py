@@ -2,7 +2,7 @@
 
 import hashlib
 import hmac
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 from api.objects import Gateway, blocking
 from api.uploads.body import Body
@@ -19,7 +19,7 @@ IN_MEMORY = objects.SMALLEST_PART
 
 async def verified(
     gate: Gateway, keeper: Keeper, body: Body, chunks: AsyncIterator[bytes], checksum: tuple[str, bytes]
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """The body, after it has come whole. Up to a part of it waits in memory, a larger one as an object of its own.
 
     Parts cannot be sent ahead and thrown away: `rclone serve s3` refuses other bytes for a part it has (measured).

@@ -8,7 +8,7 @@ the last byte does it, and where its process died the tick `uploads.sweep`.
 import hashlib
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -89,6 +89,9 @@ def finish(held: Held, sha256: str | None = None) -> None:
         ordered = _commit(held, row, stored)
     if ordered is not None:
         orders.set_going(ordered)
+    if row.tail_key not in (None, stored.key):  # it is in the object now
+        with suppress(MillraceError):  # it goes with the leftovers
+            objects.delete([row.tail_key])
 
 
 def _commit(held: Held, row: Any, stored: StoredObject) -> commands.Ordered | None:

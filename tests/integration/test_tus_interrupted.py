@@ -1,17 +1,13 @@
-"""Resumable uploads where something breaks off: the connection, the API, the process that makes the file, the store."""
+"""Resumable uploads whose connection breaks or falls silent, whose store forgets, whose time runs out."""
 
 import hashlib
 import os
-import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
+from contextlib import ExitStack
 from typing import Any
-from urllib.parse import urlsplit
 
-import httpx
 import psutil
 import pytest
 from sqlalchemy import text
@@ -21,20 +17,15 @@ from stack.up import Stack, running
 from storage import objects
 from storage.database import autocommit
 from tests.own_settings import settings_of
-from tests.tus_client import OCTETS, TUS, Tus
+from tests.tus_client import TUS, Tus, eventually, sending
 
 MIB = 1024**2
 LEASE = 3.0
 
 
 @pytest.fixture(scope="module")
-def failpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("failpoints")
-
-
-@pytest.fixture(scope="module")
-def stack(failpoints: Path) -> Iterator[Stack]:
-    env = {"LEASE_SECONDS": str(LEASE), "UPLOAD_SWEEP_SECONDS": "0.5", "MILLRACE_FAILPOINTS": str(failpoints)}
+def stack() -> Iterator[Stack]:
+    env = {"LEASE_SECONDS": str(LEASE), "UPLOAD_SWEEP_SECONDS": "0.5"}
     with running(env=env, only=["api", "worker", "beat"]) as stack, settings_of(stack.env):
         yield stack
 
@@ -43,33 +34,6 @@ def stack(failpoints: Path) -> Iterator[Stack]:
 def tus(stack: Stack) -> Iterator[Tus]:
     with Tus(stack.url) as user:
         yield user
-
-
-@contextmanager
-def sending(tus: Tus, path: str, offset: int, announced: int) -> Iterator[socket.socket]:
-    """A PATCH by hand that has taken the upload, and of which the body is still to be sent."""
-    where = urlsplit(tus.url)
-    said = {**TUS, "Host": where.netloc, "Authorization": tus.http.headers["Authorization"], "Content-Type": OCTETS}
-    said |= {"Upload-Offset": str(offset), "Content-Length": str(announced)}
-    with socket.create_connection((where.hostname, where.port), 10) as raw:
-        lines = [f"PATCH {path} HTTP/1.1", *(f"{name}: {value}" for name, value in said.items()), "", ""]
-        raw.sendall("\r\n".join(lines).encode())
-        eventually(lambda: _is_claimed(path))
-        yield raw
-
-
-def _is_claimed(path: str) -> bool:
-    with autocommit() as connection:
-        claim = text("SELECT claim IS NOT NULL FROM uploads WHERE id = :id")
-        return bool(connection.execute(claim, {"id": path.rpartition("/")[2]}).scalar())
-
-
-def eventually(what: Callable[[], Any], seconds: float = 15) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (answer := what()):
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.05)
-    return answer
 
 
 def upload_of(path: str) -> Any:
@@ -149,69 +113,6 @@ def test_clients_that_stall_together_hold_no_more_memory_than_there_is_room_for(
             assert b" 204 " in raw.recv(1000)
     assert grown < ROOM_BYTES + clients * MIB
     assert {tus.read(path)["file"]["sha256"] for path in paths} == {hashlib.sha256(content).hexdigest()}
-
-
-# ---------------------------------------------------------------- processes
-
-
-def test_the_api_killed_amid_a_patch(tus: Tus, stack: Stack) -> None:
-    content = os.urandom(23 * MIB)
-    path = tus.create(len(content), job="inference", filename="a.bin")
-    with sending(tus, path, 0, len(content)) as raw:
-        raw.sendall(content[: 17 * MIB])
-        # held to a part: 15 MiB are kept, the 2 MiB after them were in the process's memory
-        eventually(lambda: tus.read(path)["offset"] == 15 * MIB)
-        stack.processes["api"].kill()
-    eventually(lambda: _is_up(stack))
-    offset = tus.offset(path)
-    assert offset == 15 * MIB
-    answer = tus.patch(path, offset, content[offset:])
-    assert answer.status_code == 204, answer.text
-    assert tus.download(path) == content
-    assert [job["id"] for job in tus.http.get("/jobs").json()["items"]] == [answer.headers["Millrace-Job"]]
-
-
-def _is_up(stack: Stack) -> bool:
-    with suppress(httpx.TransportError):
-        return httpx.get(f"{stack.url}/health/ready").status_code == 200
-    return False
-
-
-@contextmanager
-def dying_before_the_row(stack: Stack, failpoints: Path) -> Iterator[None]:
-    """The request in the block ends with its process, when the object is whole and no row names it."""
-    (failpoints / "order.stored").write_text("kill@1")
-    with pytest.raises(httpx.TransportError):
-        yield
-    eventually((failpoints / "order.stored.fired").exists)
-    (failpoints / "order.stored.fired").unlink()
-    eventually(lambda: _is_up(stack))
-
-
-@pytest.mark.parametrize("size", [3, 6 * MIB])
-def test_a_whole_upload_gets_its_file_and_its_job_whoever_dies(
-    tus: Tus, stack: Stack, failpoints: Path, size: int
-) -> None:
-    content = os.urandom(size)
-    path = tus.create(size, job="inference", filename="a.bin")
-    with dying_before_the_row(stack, failpoints):
-        tus.patch(path, 0, content)
-    upload = eventually(lambda: (one := tus.read(path))["state"] == "complete" and one)
-    assert tus.download(path) == content
-    (job,) = tus.http.get("/jobs").json()["items"]
-    assert (job["id"], job["file"]) == (upload["job_id"], upload["file"])
-    assert tus.offset(path) == size
-
-
-def test_a_final_upload_is_made_though_its_maker_dies(tus: Tus, stack: Stack, failpoints: Path) -> None:
-    contents = [os.urandom(6 * MIB), os.urandom(MIB)]
-    paths = [tus.create(len(content), {"Upload-Concat": "partial"}) for content in contents]
-    for path, content in zip(paths, contents, strict=True):
-        assert tus.patch(path, 0, content).status_code == 204
-    with dying_before_the_row(stack, failpoints):
-        tus.post(headers={"Upload-Concat": "final;" + " ".join(paths)}, filename="whole.bin")
-    (file,) = eventually(lambda: tus.http.get("/files").json()["items"])
-    assert file["sha256"] == hashlib.sha256(b"".join(contents)).hexdigest()
 
 
 # ---------------------------------------------------------------- the store
