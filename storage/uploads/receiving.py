@@ -4,13 +4,12 @@ A request claims the upload before it reads its body and holds the claim by a le
 while that lease stands: of two requests one commits, and one that froze and woke commits nothing.
 """
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID, uuid4
 
 import msgspec
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 
 from domain.errors import (
     BodyTooLarge,
@@ -23,27 +22,15 @@ from domain.errors import (
     UploadOffsetMismatch,
 )
 from domain.uploads import State
-from storage import objects
 from storage.configuration import settings
-from storage.database import autocommit, transaction
-from storage.jobs.commands import NewJob
+from storage.database import autocommit
 
 _SEEN = """id, owner_id, state, length, received, part_size, object_key, multipart_id, tail_key, tail_size, partial,
     sources, metadata, created_at, expires_at, expires_at <= now() AND state <> 'finishing' AS expired,
     lease_until > clock_timestamp() AS claimed, asked_at IS NOT NULL AS asked,
     (SELECT count(*) FROM upload_parts WHERE upload_id = id) AS parts"""
 
-_insert = text("""
-    INSERT INTO uploads (id, owner_id, state, length, received, part_size, object_key, partial, sources, metadata, job,
-                         finishing_at, expires_at)
-    VALUES (:id, :owner_id, :state, :length, :received, :part_size, :object_key, :partial, CAST(:sources AS uuid[]),
-            :metadata, CAST(:job AS jsonb), CASE WHEN :state = 'finishing' THEN now() END,
-            now() + make_interval(secs => :keep))""")
-# They must not expire before the final upload is made of them.
-_hold_sources = text("""
-    UPDATE uploads SET expires_at = GREATEST(expires_at, now() + make_interval(secs => :keep))
-    WHERE id = ANY(:ids) AND owner_id = :owner_id AND partial AND state = 'complete' RETURNING id, length""")
-_look = text(f"SELECT {_SEEN} FROM uploads WHERE id = :id AND owner_id = :owner_id")
+LOOK = text(f"SELECT {_SEEN} FROM uploads WHERE id = :id AND owner_id = :owner_id")
 _claim = text(f"""
     UPDATE uploads SET claim = :claim, lease_until = clock_timestamp() + make_interval(secs => :lease), asked_at = NULL
     WHERE id = :id AND owner_id = :owner_id AND state = 'receiving' AND received = :offset AND expires_at > now()
@@ -110,73 +97,10 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
     claim: UUID
 
 
-class NewUpload(msgspec.Struct, frozen=True, kw_only=True):
-    id: UUID
-    owner_id: UUID
-    length: int | None  # None: said later
-    metadata: str  # the header
-    partial: bool = False
-    job: NewJob | None = None
-
-
-def create(new: NewUpload) -> None:
-    """An upload without bytes; one of length 0 has them all."""
-    state: State = "finishing" if new.length == 0 else "receiving"
-    with autocommit() as connection:
-        _create(connection, new, state, new.length, None)
-
-
-def create_final(new: NewUpload, sources: Sequence[UUID]) -> None:
-    """An upload that is made of complete partial ones.
-
-    Raises:
-        NotFound: one of them is not there, or is not partial.
-        Conflict: one is not complete, or is named twice.
-        BodyTooLarge: together they are larger than MAX_UPLOAD_BYTES.
-    """
-    keep = settings().upload_expires_seconds
-    with transaction() as connection:
-        values = {"ids": list(sources), "owner_id": new.owner_id, "keep": keep}
-        lengths = {row.id: row.length for row in connection.execute(_hold_sources, values)}
-        for source in sources:
-            if source not in lengths:
-                standing = look(source, new.owner_id)
-                raise Conflict(reason=f"the upload {source} is not {'complete' if standing.partial else 'partial'}")
-        if (length := sum(lengths[source] for source in sources)) > (limit := settings().max_upload_bytes):
-            raise BodyTooLarge(limit=limit)
-        _create(connection, msgspec.structs.replace(new, length=length), "finishing", length, list(sources))
-
-
-def _create(
-    connection: Connection, new: NewUpload, state: State, received: int | None, sources: list[UUID] | None
-) -> None:
-    config = settings()
-    values = {
-        "id": new.id,
-        "owner_id": new.owner_id,
-        "state": state,
-        "length": new.length,
-        "received": received if state == "finishing" else 0,
-        "part_size": part_size(config.max_upload_bytes),
-        "object_key": objects.input_key(new.id),
-        "partial": new.partial,
-        "sources": sources,
-        "metadata": new.metadata,
-        "job": None if new.job is None else msgspec.json.encode(new.job).decode(),
-        "keep": config.upload_expires_seconds,
-    }
-    connection.execute(_insert, values)
-
-
-def part_size(limit: int) -> int:
-    """Of an upload of at most ``limit`` bytes: as small as the store allows, for a part is held in memory."""
-    return max(objects.SMALLEST_PART, -(-limit // objects.PARTS))
-
-
 def look(upload_id: UUID, owner_id: UUID) -> Standing:
     """Raises NotFound, or UploadExpired while the row is still there."""
     with autocommit() as connection:
-        return _standing(connection.execute(_look, {"id": upload_id, "owner_id": owner_id}).one_or_none())
+        return standing_of(connection.execute(LOOK, {"id": upload_id, "owner_id": owner_id}).one_or_none())
 
 
 def claim(
@@ -203,7 +127,7 @@ def claim(
     if row is None:
         _check(look(upload_id, owner_id), offset, length, announced)
         raise UploadLocked(retry_after=1)
-    claimed = _standing(row)
+    claimed = standing_of(row)
     return held, claimed if claimed.length is not None else msgspec.structs.replace(claimed, length=length)
 
 
@@ -274,7 +198,7 @@ def beat(held: Held) -> Literal["held", "asked", "lost"]:
 def ask(upload_id: UUID, owner_id: UUID) -> Standing:
     """``look``, and ask the request that is at work on it to let go if it only waits for its client."""
     with autocommit() as connection:
-        return _standing(connection.execute(_ask, {"id": upload_id, "owner_id": owner_id}).one_or_none())
+        return standing_of(connection.execute(_ask, {"id": upload_id, "owner_id": owner_id}).one_or_none())
 
 
 def deny(held: Held) -> None:
@@ -302,7 +226,7 @@ def _values(held: Held) -> dict[str, Any]:
     return {"id": held.id, "claim": held.claim, "lease": _lease()}
 
 
-def _standing(row: Any) -> Standing:
+def standing_of(row: Any) -> Standing:
     if row is None:
         raise NotFound(what="upload")
     if row.expired:

@@ -57,6 +57,11 @@ def terminate(upload_id: UUID, owner_id: UUID) -> Remains:
     return _remains(row)
 
 
+def end(upload_id: UUID, owner_id: UUID) -> None:
+    """``terminate`` and ``sweep_out``."""
+    sweep_out([terminate(upload_id, owner_id)])
+
+
 def expire(connection: Connection, limit: int) -> list[Remains]:
     """End at most ``limit`` uploads whose time is over."""
     return [_remains(row) for row in connection.execute(_expire, {"limit": limit})]

@@ -4,6 +4,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from domain.files import File
 from domain.uploads import Upload, metadata
 from storage import files
 from storage.database import autocommit
@@ -16,10 +17,12 @@ _job = text("""
 
 def view(standing: Standing) -> Upload:
     """With its file and its job, where they are there."""
-    with autocommit() as connection:
-        complete = standing.state == "complete"
-        file = files.by_id(connection, standing.id) if complete else None
-        job_id: UUID | None = connection.execute(_job, {"id": standing.id}).scalar_one_or_none() if complete else None
+    file: File | None = None
+    job_id: UUID | None = None
+    if standing.state == "complete":
+        with autocommit() as connection:
+            file = files.by_id(connection, standing.id)
+            job_id = connection.execute(_job, {"id": standing.id}).scalar_one_or_none()
     return Upload(
         id=standing.id,
         state=standing.state,

@@ -22,7 +22,7 @@ from storage import files as rows
 from storage import objects, reconciliation
 from storage.configuration import settings
 from storage.database import autocommit, transaction
-from storage.uploads import receiving
+from storage.uploads import creation, receiving
 from tests import job_rows
 from workers import files
 from workers.files import reconcile
@@ -114,9 +114,10 @@ def test_what_is_old_and_unnamed_goes_and_all_else_stays(owner: UUID, age: Calla
 def test_what_a_resumable_upload_has_in_the_store_stays_until_the_upload_goes(
     owner: UUID, age: Callable[[str], str], everything_is_old: None
 ) -> None:
-    uploads = [receiving.NewUpload(id=new_id(), owner_id=owner, length=9, metadata="") for _ in range(2)]
-    for upload in uploads:
-        receiving.create(upload)
+    uploads = [creation.NewUpload(id=new_id(), owner_id=owner, length=9, metadata="") for _ in range(2)]
+    with transaction() as connection:
+        for upload in uploads:
+            creation.create(connection, upload)
     begun, whole = (objects.input_key(upload.id) for upload in uploads)
     age(put(whole))  # joined of its parts, and no file yet
     tail, multipart_id = age(put()), objects.create_multipart(begun, "text/plain")

@@ -328,6 +328,17 @@ def test_a_final_upload_is_made_of_ones_own_complete_partial_ones(tus: Tus, stac
     assert final(tus, done, done).json()["file"]["size"] == 6
 
 
+def test_a_final_upload_that_is_ordered_again_with_its_key_is_made_once(tus: Tus) -> None:
+    piece = partial(tus, b"abc")
+    headers = {"Upload-Concat": f"final;{piece} {piece}", "Idempotency-Key": "made-once"}
+    first, second = tus.post(headers=headers, job="inference"), tus.post(headers=headers, job="inference")
+    assert (first.status_code, second.status_code) == (201, 201)
+    assert second.headers["Idempotency-Replayed"] == "true"
+    assert first.headers["Location"] == second.headers["Location"]
+    assert code(tus.post(headers=headers, job="inference", title="another")) == (422, "idempotency_mismatch")
+    assert len(tus.http.get("/files").json()["items"]) == len(tus.http.get("/jobs").json()["items"]) == 1
+
+
 # ---------------------------------------------------------------- jobs
 
 

@@ -5,11 +5,16 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from uuid import UUID
 
 import httpx
 import pytest
+from sqlalchemy import text
 
+from domain.errors import UploadLocked
 from stack.up import Stack, running
+from storage.database import autocommit
+from storage.uploads import receiving
 from tests.own_settings import settings_of
 from tests.tus_client import Tus, eventually, sending
 
@@ -92,3 +97,28 @@ def test_a_final_upload_is_made_though_its_maker_dies(tus: Tus, stack: Stack, fa
         tus.post(headers={"Upload-Concat": "final;" + " ".join(paths)}, filename="whole.bin")
     (file,) = eventually(lambda: tus.http.get("/files").json()["items"])
     assert file["sha256"] == hashlib.sha256(b"".join(contents)).hexdigest()
+
+
+def test_a_request_that_wakes_after_its_lease_keeps_nothing(tus: Tus) -> None:
+    upload_id = UUID(tus.create(9).rpartition("/")[2])
+    with autocommit() as connection:
+        owner = connection.execute(text("SELECT owner_id FROM uploads WHERE id = :id"), {"id": upload_id}).scalar_one()
+
+    def keep(held: receiving.Held, received: int) -> None:
+        receiving.keep(held, received=received, length=9, multipart_id=None, tail=("inputs/none", received))
+
+    asleep, _ = receiving.claim(upload_id, owner, 0, None, 9)
+    with pytest.raises(UploadLocked):
+        receiving.claim(upload_id, owner, 0, None, 9)
+    with autocommit() as connection:
+        connection.execute(text("UPDATE uploads SET lease_until = now() WHERE id = :id"), {"id": upload_id})
+    with pytest.raises(UploadLocked):
+        keep(asleep, 4)
+    awake, _ = receiving.claim(upload_id, owner, 0, None, 9)
+    keep(awake, 3)
+    with pytest.raises(UploadLocked):
+        keep(asleep, 4)
+    assert receiving.beat(asleep) == "lost"
+    receiving.release(asleep)
+    assert receiving.beat(awake) == "held"
+    assert receiving.look(upload_id, owner).received == 3
