@@ -15,6 +15,7 @@ import anyio.to_thread
 import httpx
 from litestar import Litestar
 
+from api.room import Room
 from domain.errors import StorageUnavailable
 from storage import objects
 
@@ -42,6 +43,7 @@ class Gateway:
         # No limit on connections: each serves one client's request, and those are limited in front of us.
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=32)
         self.http = httpx.AsyncClient(timeout=TIMEOUTS, limits=limits, follow_redirects=False)
+        self.room = Room()
         self._units = asyncio.Semaphore(BUFFER_BYTES // UNIT)
         self._turn = asyncio.Lock()
         self._uploads = 0

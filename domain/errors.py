@@ -19,6 +19,7 @@ _RUSSIAN = {
     "job": "задача",
     "results": "результаты",
     "submission": "отправка в ML-сервис",
+    "upload": "загрузка",
 }
 
 
@@ -199,6 +200,55 @@ class ClientGone(MillraceError):
 
     code, status, retryable = "client_gone", 400, True
     ru = "Клиент отключился, не передав тело целиком; ничего не сохранено."
+
+
+class UploadHeader(MillraceError):
+    """The header {field} cannot be taken: {reason}."""
+
+    code, status = "upload_header", 400
+    ru = "Заголовок {field} не принят: {reason}."
+
+
+class UploadIsFinal(MillraceError):
+    """A final upload is put together of its partial ones and takes no bytes."""
+
+    code, status = "upload_is_final", 403
+    ru = "Итоговая загрузка складывается из частичных и байтов не принимает."
+
+
+class UploadOffsetMismatch(MillraceError):
+    """The upload stands at {offset} bytes; go on from there."""
+
+    code, status = "upload_offset_mismatch", 409
+    ru = "Загрузка стоит на байте {offset}; продолжайте с него."
+
+
+class UploadExpired(MillraceError):
+    """The upload has expired; begin a new one."""
+
+    code, status = "upload_expired", 410
+    ru = "Срок загрузки истёк; начните новую."
+
+
+class TusVersionUnsupported(MillraceError):
+    """The header Tus-Resumable must be {supported}."""
+
+    code, status = "tus_version_unsupported", 412
+    ru = "Заголовок Tus-Resumable должен быть {supported}."
+
+
+class UploadLocked(MillraceError):
+    """Another request is at work on this upload; ask for its offset and try again."""
+
+    code, status, retryable = "upload_locked", 423, True
+    ru = "С этой загрузкой работает другой запрос; узнайте, где она стоит, и повторите."
+
+
+class ChecksumMismatch(MillraceError):
+    """The bytes do not have the {algorithm} that Upload-Checksum says; none of them was kept."""
+
+    code, status, retryable = "checksum_mismatch", 460, True
+    ru = "{algorithm} пришедших байтов не тот, что в Upload-Checksum; ничего не сохранено."
 
 
 class RangeNotSatisfiable(MillraceError):

@@ -1,5 +1,6 @@
 """What a job is: its states, who may move it between them, and the job as a client sees it."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
@@ -8,6 +9,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
+from domain.errors import Invalid
 from domain.files import File
 
 
@@ -157,6 +159,21 @@ class JobOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ) = None
     threshold: Threshold | None = None
     priority: Annotated[Priority, Meta(examples=["normal"])] = Priority.NORMAL
+
+
+def read_order(fields: Mapping[str, str]) -> JobOrder:
+    """An order from the fields of a form; an empty one is not given. Raises Invalid."""
+    given = {name: value for name, value in fields.items() if value != ""}
+    try:
+        return msgspec.convert(given, JobOrder, strict=False)
+    except msgspec.ValidationError as error:
+        raise wrong_order(error) from None
+
+
+def wrong_order(error: msgspec.ValidationError) -> Invalid:
+    """msgspec ends its sentence with the place: "... - at `$.threshold`"."""
+    reason, _, place = str(error).partition(" - at `$.")
+    return Invalid(field=place.rstrip("`") or None, reason=reason)
 
 
 class JobChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

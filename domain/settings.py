@@ -57,6 +57,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_upload_bytes: Bytes = 5 * 1024**3
     presigned_url_seconds: Count = 900
     upload_leftover_seconds: Seconds = 24 * 3600.0  # what nothing names is swept at this age; longer than any upload
+    upload_expires_seconds: Seconds = 24 * 3600.0  # a resumable upload, after the last byte of it that was kept
+    upload_sweep_seconds: Seconds = 5.0  # between two looks for uploads that expired, or whose process died at the end
     reconcile_seconds: Seconds = 60.0  # between two bounded looks at the object storage
 
     # the ML service

@@ -102,6 +102,11 @@ def locate(filename: str, owner_id: UUID | None) -> Located:
     return Located(_file(row), row.object_key)
 
 
+def by_id(connection: Connection, file_id: UUID) -> File | None:
+    row = connection.execute(select(*_seen).where(files.c.id == file_id)).one_or_none()
+    return None if row is None else _file(row)
+
+
 def page(owner_id: UUID, limit: int, after: UUID | None = None, name: str | None = None) -> FilePage:
     """At most ``limit`` files older than ``after``, newest first; ``name`` is a part of their names, in any case."""
     statement = select(*_seen).where(files.c.owner_id == owner_id).order_by(files.c.id.desc()).limit(limit + 1)

@@ -12,7 +12,7 @@ boto3 takes about half a second to import, so it is imported with the first clie
 
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -30,7 +30,11 @@ from storage.configuration import settings
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-MISSING = frozenset({"404", "NoSuchKey", "NotFound", "NoSuchUpload"})
+# InvalidPart: the store does not have a part it should have
+MISSING = frozenset({"404", "NoSuchKey", "NotFound", "NoSuchUpload", "InvalidPart"})
+MIB = 1024**2
+SMALLEST_PART = 5 * MIB  # of all parts of a multipart upload but the last (S3 user guide, multipart upload limits)
+PARTS = 10_000  # the most there may be
 DELETE_BATCH = 1000  # what one DeleteObjects may name (S3 API reference)
 
 _clients: dict[str, "S3Client"] = {}
@@ -206,6 +210,22 @@ def create_multipart(key: str, content_type: str) -> str:
         return client().create_multipart_upload(Bucket=_bucket(), Key=key, ContentType=content_type)["UploadId"]
 
 
+def upload_part(key: str, upload_id: str, number: int, data: bytes) -> str:
+    """Write part ``number`` (from 1), the ETag is the answer; every part but the last has 5 MiB at least."""
+    with _translated(key):
+        return client().upload_part(Bucket=_bucket(), Key=key, UploadId=upload_id, PartNumber=number, Body=data)["ETag"]
+
+
+def knows_multipart(key: str, upload_id: str) -> bool:
+    """Whether the store (still) has the multipart upload."""
+    try:
+        with _translated(key):
+            client().list_parts(Bucket=_bucket(), Key=key, UploadId=upload_id, MaxParts=1)
+    except ObjectMissing:
+        return False
+    return True
+
+
 def complete_multipart(key: str, upload_id: str, etags: list[str]) -> None:
     """Make the object of its parts; ``etags`` are theirs in order of part number."""
     parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(etags, 1)]
@@ -240,10 +260,14 @@ def unfinished(older_than: timedelta = timedelta(0)) -> list[tuple[str, str]]:
     return found
 
 
-def sweep(older_than: timedelta, limit: int = 1000) -> int:
+def sweep(
+    older_than: timedelta, limit: int = 1000, under_way: Callable[[Iterable[str]], Container[str]] = lambda _: ()
+) -> int:
     """Abort the unfinished multipart uploads of dead processes, at most ``limit``; safe to run twice. The answer is
-    their number."""
-    left = unfinished(older_than)[:limit]
+    their number. ``under_way`` tells which of the keys are those of uploads that will go on."""
+    found = unfinished(older_than)
+    spared = under_way(key for key, _ in found) if found else ()
+    left = [one for one in found if one[0] not in spared][:limit]
     for key, upload_id in left:
         abort_multipart(key, upload_id)
     return len(left)

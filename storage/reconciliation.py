@@ -22,8 +22,13 @@ leftovers = Table(
     Column("found_at", DateTime(timezone=True), nullable=False, server_default=text("now()"), index=True),
 )
 
+# The row of a resumable upload is there before anything of it is in the store. A tail is named within the lease of the
+# request that wrote it, or never: it cannot be as old as a leftover by then.
 _unnamed = text("""
-    SELECT key FROM unnest(CAST(:keys AS text[])) AS key WHERE NOT EXISTS (SELECT FROM files WHERE object_key = key)""")
+    SELECT key FROM unnest(CAST(:keys AS text[])) AS key
+    WHERE NOT EXISTS (SELECT FROM files WHERE object_key = key)
+      AND NOT EXISTS (SELECT FROM uploads WHERE object_key = key)
+      AND NOT EXISTS (SELECT FROM uploads WHERE tail_key = key)""")
 # Whoever writes files waits behind this lock: only so long as nobody notices
 _patience = text("SET LOCAL lock_timeout = '300ms'")
 _lock = text("LOCK TABLE files IN SHARE MODE")
@@ -48,7 +53,7 @@ _still = text("""
 
 
 def unnamed(connection: Connection, keys: Sequence[str]) -> list[str]:
-    """Those of the keys that no file has now. Not enough to delete anything by: see ``fence``."""
+    """Those of the keys that no file and no upload has now. Not enough to delete anything by: see ``fence``."""
     return list(connection.execute(_unnamed, {"keys": list(keys)}).scalars())
 
 

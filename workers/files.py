@@ -5,7 +5,7 @@ steps and not beside the sweep, which must not wait for the store.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from functools import partial
 from uuid import UUID
@@ -19,6 +19,7 @@ from storage.configuration import settings
 from storage.database import autocommit, transaction
 from storage.housekeeping import Progress
 from storage.reconciliation import Named
+from storage.uploads import removal as uploads
 
 RUN_SECONDS = 10.0  # of a run at most, and a page of each pass: a worker of the steps is held meanwhile
 PAGE = 1000
@@ -38,7 +39,7 @@ def reconcile() -> None:
     Safe to run twice at once: both delete what neither may keep, and the slower one's progress is not noted.
     """
     age = timedelta(seconds=settings().upload_leftover_seconds)
-    aborted = objects.sweep(age, PAGE)
+    aborted = objects.sweep(age, PAGE, _under_way)
     with autocommit() as connection:
         place = housekeeping.place(connection, "uploads")
         housekeeping.advance(connection, "uploads", place.version, Progress(after="", found=aborted))
@@ -51,6 +52,11 @@ def reconcile() -> None:
     }
     for name, piece in passes.items():
         _go_on(name, piece, time.monotonic() + RUN_SECONDS / len(passes))
+
+
+def _under_way(keys: Iterable[str]) -> set[str]:
+    with autocommit() as connection:
+        return uploads.under_way(connection, keys)
 
 
 def _go_on(name: str, piece: Callable[[str], Progress], deadline: float) -> None:

@@ -9,7 +9,7 @@ from litestar.params import FromPath, QueryParameter
 
 from api.idempotency import IdempotencyKey, Once, fingerprint, idempotent
 from api.jobs.examples import CANCELLED, PARENT_ID, QUEUED
-from api.jobs.ordering import create, set_going
+from api.jobs.ordering import create
 from api.jobs.reading import found, owner_of
 from api.objects import blocking
 from api.openapi.operation import documented
@@ -20,6 +20,7 @@ from domain.jobs import AttemptPage, Job, Status
 from storage import dispatch, events
 from storage.database import autocommit, transaction
 from storage.jobs import commands, views
+from storage.jobs.orders import set_going
 
 
 @post(

@@ -18,14 +18,14 @@ from api.uploads import STREAMED, StoredObject, documented_upload, form, receive
 from domain.accounts import Principal
 from domain.errors import BodyTooLarge, Conflict, Invalid, MalformedRequest, NotFound, UnknownProfile, UnsupportedMedia
 from domain.files import File
-from domain.identity import new_id
-from domain.jobs import Job, JobOrder
+from domain.jobs import Job, JobOrder, read_order, wrong_order
 from domain.pipelines import Pipeline, named
-from storage import dispatch, events, files
+from storage import dispatch, files
 from storage.configuration import settings
 from storage.database import transaction
 from storage.failpoints import reached
 from storage.jobs import commands, views
+from storage.jobs.orders import new_job, set_going, store
 
 _MULTIPART = "multipart/form-data"
 _JSON = "application/json"
@@ -59,8 +59,8 @@ async def order_job(
         if _media_type(request) == _MULTIPART:
             async with receive(request, settings().max_upload_bytes, hash_only=once.answered) as form:
                 once.same_body(form.fingerprint())
-                order = _read_form(form.fields)
-                job = _new_job(order, principal, form.file.name if form.file else None)
+                order = read_order(form.fields)
+                job = new_job(order, principal.id, form.file.name if form.file else None)
                 stored = form.file
                 ordered = await form.keep(lambda: _store(job, stored, once))
         else:
@@ -98,14 +98,6 @@ def _media_type(request: Request[Any, Any, Any]) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def _read_form(fields: dict[str, str]) -> JobOrder:
-    given = {name: value for name, value in fields.items() if value != ""}
-    try:
-        return msgspec.convert(given, JobOrder, strict=False)
-    except msgspec.ValidationError as error:
-        raise _named(error) from None
-
-
 async def _read_json(request: Request[Any, Any, Any], once: Once) -> JobOrder:
     if _media_type(request) != _JSON:
         raise UnsupportedMedia(expected=f"{_MULTIPART} or {_JSON}", received=_media_type(request))
@@ -114,7 +106,7 @@ async def _read_json(request: Request[Any, Any, Any], once: Once) -> JobOrder:
     try:
         return msgspec.json.decode(body, type=JobOrder)
     except msgspec.ValidationError as error:
-        raise _named(error) from None
+        raise wrong_order(error) from None
     except msgspec.DecodeError as error:
         raise MalformedRequest(reason=str(error)) from None
 
@@ -127,28 +119,6 @@ async def _bounded(request: Request[Any, Any, Any]) -> bytes:
         if len(body) > MAX_JSON:
             raise BodyTooLarge(limit=MAX_JSON)
     return bytes(body)
-
-
-def _named(error: msgspec.ValidationError) -> Invalid:
-    """msgspec ends its sentence with the place: "... - at `$.threshold`"."""
-    reason, _, place = str(error).partition(" - at `$.")
-    return Invalid(field=place.rstrip("`") or None, reason=reason)
-
-
-def _new_job(order: JobOrder, principal: Principal, file_name: str | None) -> commands.NewJob:
-    pipeline = named(dispatch.pipelines(), order.kind)
-    ordered = {"profile": order.profile, "threshold": order.threshold}
-    params = pipeline.read_params({name: value for name, value in ordered.items() if value is not None}, settings())
-    return commands.NewJob(
-        id=new_id(),
-        owner_id=principal.id,
-        kind=pipeline.name,
-        title=order.title or file_name or "untitled",
-        description=order.description,
-        params=params,
-        first_step=pipeline.steps[0].name,
-        priority=order.priority,
-    )
 
 
 def _store(job: commands.NewJob, stored: StoredObject | None, once: Once) -> commands.Ordered:
@@ -164,7 +134,7 @@ def _order_with_uploaded(order: JobOrder, principal: Principal, once: Once) -> c
     file: File | None = None
     if order.filename is not None:
         file = files.get(order.filename, principal.id)
-    job = _new_job(order, principal, file.name if file else None)
+    job = new_job(order, principal.id, file.name if file else None)
     if file is not None:
         job = msgspec.structs.replace(job, input_file_id=file.id)
     with transaction() as connection:
@@ -173,22 +143,12 @@ def _order_with_uploaded(order: JobOrder, principal: Principal, once: Once) -> c
 
 def create(connection: Connection, job: commands.NewJob, once: Once) -> commands.Ordered:
     """Store a new job and its answer in the caller's transaction; ``set_going`` follows after the commit."""
-    config = settings()
-    ordered = commands.create(connection, job, limit=config.owner_running_jobs, republish=config.redispatch_seconds)
+    ordered = store(connection, job)
     location = f"/api/v1/jobs/{job.id}"
     once.record(
         connection, Response(views.one(connection, job.id, None), status_code=202, headers={"Location": location})
     )
     return ordered
-
-
-def set_going(ordered: commands.Ordered) -> None:
-    """What follows the commit of an order: publish it if it is its turn, and tell. Neither can undo it."""
-    reached("order.committed", ordered.event.job_id)
-    if ordered.due is not None:
-        dispatch.publish_or_leave_to_sweep(ordered.due)
-    reached("order.published", ordered.event.job_id)
-    events.announce([(ordered.owner_id, ordered.event)])
 
 
 def _attach(job: Job, stored: StoredObject, principal: Principal, pipeline: Pipeline) -> commands.Ordered:

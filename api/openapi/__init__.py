@@ -24,6 +24,7 @@ from storage.configuration import settings
 TAGS = {
     "accounts": "Registering, logging in, and the accounts themselves.",
     "files": "A user's own files: streamed in, downloaded in ranges, linked to by presigned URLs.",
+    "uploads": "Files sent piece by piece, resumed after any interruption: tus 1.0.0.",
     "jobs": "Work on a file: accepted at once, done later, watched while it happens.",
     "events": "What happens to jobs, live: one job's stream, all of one's jobs, tickets for browsers.",
     "archives": "What is inside a job's archive, read from its directory alone.",

@@ -6,7 +6,7 @@ uncertain is held back. Where the request does not say it, every part is held ba
 """
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any, NamedTuple
 
@@ -17,10 +17,8 @@ from api.objects import Gateway, blocking, unbroken
 from api.uploads.intake import Intake
 from domain.errors import MalformedRequest, MillraceError, ObjectMissing, StorageUnavailable
 from storage import objects
+from storage.objects import MIB, PARTS, SMALLEST_PART
 
-MIB = 1024**2
-SMALLEST_PART = 5 * MIB  # of all parts but the last (S3 user guide, multipart upload limits)
-PARTS = 10_000  # the most there may be
 PART = 32 * MIB
 IN_FLIGHT = 3  # one part being sent while the store still thinks about two before it
 URL_SECONDS = 3600  # a URL is checked when its PUT begins
@@ -162,18 +160,7 @@ class Writer:
     ) -> str:
         """The ETag of what was written."""
         async with held or AsyncExitStack():
-            try:
-                answer = await self._gate.http.put(
-                    url, content=content, headers={"Content-Length": str(size), **(headers or {})}
-                )
-            except httpx.TransportError as error:
-                raise StorageUnavailable(retry_after=1) from error
-            if answer.status_code != 200:
-                log.warning(
-                    "the store refused a write", key=self._key, status=answer.status_code, text=answer.text[:300]
-                )
-                raise StorageUnavailable(retry_after=1)
-            return str(answer.headers.get("etag", ""))
+            return await send(self._gate, self._key, url, content, size, headers or {})
 
     # ------------------------------------------------------------ begin and end
 
@@ -198,6 +185,24 @@ class Writer:
             await blocking(objects.delete, [self._key])
         except MillraceError:
             log.warning("an unfinished upload stays for the sweep", key=self._key, upload_id=self._upload_id)
+
+
+async def send(
+    gate: Gateway, key: str, url: str, content: AsyncIterable[bytes], size: int, headers: Mapping[str, str]
+) -> str:
+    """PUT ``size`` bytes to a presigned URL; the answer is the ETag of what was written.
+
+    Raises:
+        StorageUnavailable: the store cannot be reached, broke off or refused; a refusal has its ``status``.
+    """
+    try:
+        answer = await gate.http.put(url, content=content, headers={"Content-Length": str(size), **headers})
+    except httpx.TransportError as error:
+        raise StorageUnavailable(retry_after=1) from error
+    if answer.status_code != 200:
+        log.warning("the store refused a write", key=key, status=answer.status_code, text=answer.text[:300])
+        raise StorageUnavailable(retry_after=1, status=answer.status_code)
+    return str(answer.headers.get("etag", ""))
 
 
 # ---------------------------------------------------------------- bytes

@@ -22,6 +22,7 @@ from storage import files as rows
 from storage import objects, reconciliation
 from storage.configuration import settings
 from storage.database import autocommit, transaction
+from storage.uploads import creation, receiving
 from tests import job_rows
 from workers import files
 from workers.files import reconcile
@@ -108,6 +109,27 @@ def test_what_is_old_and_unnamed_goes_and_all_else_stays(owner: UUID, age: Calla
     assert sorted(objects.below("")) == sorted(stays)
     assert [standing()[name]["total"] for name in ("objects.inputs", "objects.results")] == [1, 1]
     assert set(left).isdisjoint(stays)
+
+
+def test_what_a_resumable_upload_has_in_the_store_stays_until_the_upload_goes(
+    owner: UUID, age: Callable[[str], str], everything_is_old: None
+) -> None:
+    uploads = [creation.NewUpload(id=new_id(), owner_id=owner, length=9, metadata="") for _ in range(2)]
+    with transaction() as connection:
+        for upload in uploads:
+            creation.create(connection, upload)
+    begun, whole = (objects.input_key(upload.id) for upload in uploads)
+    age(put(whole))  # joined of its parts, and no file yet
+    tail, multipart_id = age(put()), objects.create_multipart(begun, "text/plain")
+    held, _ = receiving.claim(uploads[0].id, owner, 0, None, 5)
+    receiving.keep(held, received=5, length=9, multipart_id=multipart_id, tail=(tail, 5))
+    reconcile()
+    assert sorted(objects.below("")) == sorted([tail, whole])
+    assert objects.unfinished() == [(begun, multipart_id)]
+    with autocommit() as connection:
+        connection.execute(text("DELETE FROM uploads"))
+    reconcile()
+    assert objects.below("") == objects.unfinished() == []
 
 
 def test_unfinished_uploads_go_when_they_are_old(request: pytest.FixtureRequest) -> None:

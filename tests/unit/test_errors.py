@@ -38,7 +38,8 @@ def test_an_error_says_one_thing_in_two_languages(error: type[MillraceError]) ->
 def test_a_code_is_a_plain_word_and_the_status_an_error(error: type[MillraceError]) -> None:
     assert error.code.replace("_", "").isalpha()
     assert error.code == error.code.lower()
-    assert 400 <= HTTPStatus(error.status) < 600
+    # 460 is tus 1.0.0's own (checksum extension), and so in no registry
+    assert error.status == 460 or 400 <= HTTPStatus(error.status) < 600
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: error.code)

@@ -1,0 +1,58 @@
+"""The body of a PATCH, or of a POST that brings the first bytes: kept, and finished with the last byte."""
+
+from contextlib import aclosing
+from typing import Any
+from uuid import UUID
+
+import structlog
+from litestar import Request
+
+from api.objects import blocking, gateway, unbroken
+from api.uploads import verifying
+from api.uploads.body import Body
+from api.uploads.resuming import Keeper, beating
+from domain.accounts import Principal
+from domain.errors import (
+    MillraceError,
+)
+from storage.configuration import settings
+from storage.uploads import finishing, receiving
+from storage.uploads.receiving import Held
+
+log = structlog.get_logger(__name__)
+
+
+async def receive(
+    request: Request[Any, Any, Any],
+    upload_id: UUID,
+    principal: Principal,
+    offset: int,
+    length: int | None,
+    checksum: tuple[str, bytes] | None,
+) -> None:
+    """Keep the body, and finish the upload if that was the rest."""
+    body = Body(request, settings().max_upload_bytes)
+    gate = gateway()
+    with gate.upload():
+        held, standing = await blocking(receiving.claim, upload_id, principal.id, offset, length, body.length)
+        body.limit = receiving.room(standing)
+        try:
+            keeper = Keeper(gate, held, standing)
+            async with beating(held, keeper), aclosing(body.chunks()) as pieces:
+                if checksum is None:
+                    await keeper.keep(pieces)
+                else:
+                    async with aclosing(verifying.verified(gate, keeper, body, pieces, checksum)) as verified:
+                        await keeper.keep(verified)
+            if keeper.whole:
+                await finish(held, keeper.sha256())
+        finally:
+            await unbroken(blocking(receiving.release, held))
+
+
+async def finish(held: Held, sha256: str | None) -> None:
+    try:
+        await unbroken(blocking(finishing.finish, held, sha256))
+    except MillraceError as error:  # it has every byte: the sweep makes its file
+        log.warning("upload_not_finished", upload_id=str(held.id), error=error.code)
+        await blocking(receiving.release, held)
