@@ -18,7 +18,7 @@ from api.openapi.operation import documented
 from api.uploads import StoredObject, documented_upload, receive
 from domain.accounts import Principal
 from domain.errors import FileInUse, Invalid, MillraceError, NotFound
-from domain.files import File, FilePage, FileUrl
+from domain.files import File, FilePage, FileUrl, inert
 from storage import files, objects
 from storage.configuration import settings
 
@@ -85,7 +85,7 @@ async def download_file(
 ) -> Response[Any]:
     """As an attachment under its own name; honours `Range`, `If-Range` and `If-None-Match`."""
     file, key = await blocking(files.locate, filename, _owner(principal))
-    return await download(request, key, file.name, file.size, file.sha256, file.content_type)
+    return await download(request, key, file.name, file.size, file.sha256, file.content_type, sha256=file.sha256)
 
 
 @get(
@@ -100,7 +100,7 @@ async def file_url(filename: FromPath[str], principal: NamedDependency[Principal
     file, key = await blocking(files.locate, filename, _owner(principal))
     seconds = settings().presigned_url_seconds
     expires_at = datetime.now(UTC) + timedelta(seconds=seconds)
-    url = await blocking(objects.presign_get, key, seconds, file.name, public=True)
+    url = await blocking(objects.presign_get, key, seconds, file.name, inert(file.content_type), public=True)
     return Response(FileUrl(url=url, expires_at=expires_at), headers={"Cache-Control": "no-store"})
 
 

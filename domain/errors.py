@@ -186,6 +186,13 @@ class BodyTooLarge(MillraceError):
     ru = "Тело запроса больше предела в {limit} байт."
 
 
+class DigestMismatch(MillraceError):
+    """What came is not what {field} announced ({algorithm}); nothing was kept, send it again."""
+
+    code, status, retryable = "digest_mismatch", 422, True
+    ru = "Пришло не то, что объявлено в {field} ({algorithm}); ничего не сохранено, пришлите ещё раз."
+
+
 class UnsupportedMedia(MillraceError):
     """This endpoint takes {expected}, not {received!r}."""
 

@@ -109,6 +109,16 @@ def content_type_of(head: bytes, declared: str | None, name: str) -> str:
     return mimetypes.guess_type(name, strict=True)[0] or UNKNOWN_TYPE
 
 
+def inert(content_type: str) -> str:
+    """The media type itself, or one that nobody runs for what a browser would: pages, scripts, XML with scripts in it.
+
+    For answers whose other headers are not ours to choose.
+    """
+    kind, _, subtype = content_type.partition("/")
+    runs = subtype in {"html", "xml", "javascript", "ecmascript", "x-javascript", "pdf"} or subtype.endswith("+xml")
+    return UNKNOWN_TYPE if runs or kind in {"multipart", "message"} else content_type
+
+
 # ---------------------------------------------------------------- names on the way in
 
 

@@ -56,6 +56,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     # files
     max_upload_bytes: Bytes = 5 * 1024**3
     presigned_url_seconds: Count = 900
+    downloads: Literal["stream", "redirect"] = (
+        "stream"  # through the API, or by a presigned URL straight from the store
+    )
     upload_leftover_seconds: Seconds = 24 * 3600.0  # what nothing names is swept at this age; longer than any upload
     reconcile_seconds: Seconds = 60.0  # between two bounded looks at the object storage
 

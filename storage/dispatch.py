@@ -50,7 +50,8 @@ def publish(due: Due) -> bool:
 def publish_many(dues: Sequence[Due]) -> list[Due]:
     """Send a chain for each; the answer is those the broker has not taken, and all of them when that is not known.
 
-    Never raises: the rows are committed, and a hint that cannot be given is no reason to refuse them. Redis gets them in one pipeline, which makes it twice as many a second and more; RabbitMQ takes them one by one.
+    Never raises: the rows are committed, and a hint that cannot be given is no reason to refuse them. Redis gets them
+    in one pipeline, which makes it twice as many a second and more; RabbitMQ takes them one by one.
     """
     sent: list[Due] = []
     stuck: set[str] = set()  # what held up one message of a queue would hold up each of the next for as long

@@ -170,15 +170,25 @@ def delete(keys: Iterable[str]) -> None:
 # ---------------------------------------------------------------- presigned URLs (signed locally, nothing is sent)
 
 
-def presign_get(key: str, seconds: int, download_name: str | None = None, *, public: bool = False) -> str:
+def presign_get(
+    key: str,
+    seconds: int,
+    download_name: str | None = None,
+    content_type: str | None = None,
+    *,
+    public: bool = False,
+) -> str:
     """A URL that reads the object for ``seconds``.
 
     With ``download_name`` the store is asked to answer with that name as an attachment (RFC 6266), so that a browser
-    saves the file and never shows it. ``public`` signs for S3_PUBLIC_ENDPOINT_URL, where clients outside reach it.
+    saves the file and never shows it; with ``content_type`` to answer with that one.
+    ``public`` signs for S3_PUBLIC_ENDPOINT_URL, where clients outside reach it.
     """
     params = {"Bucket": _bucket(), "Key": key}
     if download_name is not None:
         params["ResponseContentDisposition"] = attachment(download_name)
+    if content_type is not None:
+        params["ResponseContentType"] = content_type
     return client(public=public).generate_presigned_url("get_object", Params=params, ExpiresIn=seconds)
 
 

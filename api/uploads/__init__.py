@@ -7,8 +7,8 @@ The body is read once, as fast as the store takes it: what the store does not ta
 whole body in memory, nothing on local disk.
 """
 
-from api.uploads.description import STREAMED, documented_upload, form
+from api.uploads.description import ASKED, RAW, STREAMED, documented_upload, form
 from api.uploads.receiver import ReceivedForm, receive
 from domain.files import StoredObject
 
-__all__ = ["STREAMED", "ReceivedForm", "StoredObject", "documented_upload", "form", "receive"]
+__all__ = ["ASKED", "RAW", "STREAMED", "ReceivedForm", "StoredObject", "documented_upload", "form", "receive"]

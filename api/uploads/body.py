@@ -14,8 +14,10 @@ from multipart import (  # type: ignore[import-untyped]
     parse_options_header,
 )
 
+from api.uploads.intake import Digesting
+from domain.digests import Announced, announced
 from domain.errors import BodyTooLarge, ClientGone, MalformedRequest
-from domain.files import decode_text
+from domain.files import decode_text, name_from
 
 FIELDS = 16
 FIELD_BYTES = 64 * 1024  # the values of all fields together
@@ -32,7 +34,7 @@ class Body:
         """
         Raises:
             BodyTooLarge: the announced length is over ``limit`` bytes; nothing was read.
-            MalformedRequest: the announced length is not a number.
+            MalformedRequest: the announced length is not a number, or a digest field cannot be read.
         """
         try:
             self.length = request.content_length
@@ -42,7 +44,19 @@ class Body:
             raise BodyTooLarge(limit=limit)
         self.limit = limit
         self.received = 0
+        self.announced: list[Announced] = announced(request.headers.multi_items())
+        self._digesting: Digesting | None = None
         self._stream = request.stream()
+
+    def digest(self) -> None:
+        """Hash what comes, if the client has said what it should be: for ``check``."""
+        if self.announced:
+            self._digesting = Digesting(*(one.algorithm for one in self.announced))
+
+    async def check(self) -> None:
+        """Raises DigestMismatch when the body, read to its end, is not what the client announced."""
+        if self._digesting is not None:
+            (await self._digesting.whole()).check(self.announced)
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """The pieces as the server hands them out, each up to some hundred KiB.
@@ -65,6 +79,8 @@ class Body:
             if self.received > self.limit:
                 raise BodyTooLarge(limit=self.limit)
             if chunk:
+                if self._digesting is not None:
+                    await self._digesting.update(chunk)
                 yield chunk
 
 
@@ -142,5 +158,6 @@ class Form:
 
 def _is_file(segment: MultipartSegment) -> bool:
     # A file has a `filename`; some clients leave it out and only say of what type it is.
-    disposition = segment.header("Content-Disposition", "")
-    return "filename" in disposition.lower() or (segment.name == "file" and segment.content_type is not None)
+    return name_from(segment.header("Content-Disposition", "")) is not None or (
+        segment.name == "file" and segment.content_type is not None
+    )

@@ -13,6 +13,7 @@ from api.objects import blocking, gateway, unbroken
 from api.uploads.body import BESIDE_BYTES, Body, Form
 from api.uploads.intake import CHUNK_BYTES, Intake
 from api.uploads.parts import Promise, Writer
+from domain.digests import announced
 from domain.errors import DatabaseUnavailable, MalformedRequest, MillraceError, UnsupportedMedia
 from domain.files import UNNAMED, StoredObject, clean_name, content_type_of, kind_of, name_from
 from domain.identity import new_id
@@ -80,7 +81,8 @@ async def receive(
     Raises:
         BodyTooLarge: the announced length (before anything is read) or what comes is over ``limit``.
         UnsupportedMedia: not multipart/form-data, and ``raw`` is off.
-        MalformedRequest: no boundary, cut short, two files, a field twice, more fields than allowed.
+        MalformedRequest: no boundary, cut short, two files, a field twice, more fields than allowed, no digest.
+        DigestMismatch: the body, or the file in the form, is not what a digest field announced.
         ClientGone: the client closed the connection in the middle, or sent nothing for a minute.
         StorageUnavailable: the store refused, or broke off; nothing was kept.
     """
@@ -104,10 +106,11 @@ async def receive(
 async def _receive_form(received: ReceivedForm, form: Form) -> None:
     length = form.body.length
     promise = None if length is None else Promise(least=max(0, length - BESIDE_BYTES), most=length)
+    form.body.digest()
     try:
         while segment := await form.until_file():
             name = name_from(segment.header("Content-Disposition", ""))
-            intake = Intake(form.file())
+            intake = Intake(form.file(), announced(segment.headerlist))
             head = await intake.head()
             if not name and not head:
                 continue  # what a browser sends where no file was chosen
@@ -115,7 +118,9 @@ async def _receive_form(received: ReceivedForm, form: Form) -> None:
                 raise MalformedRequest(reason="there is more than one file", field=segment.name)
             declared = segment.content_type
             received.file = await _store(received, intake, promise, name or UNNAMED, declared, form.body.limit)
+            await intake.check()
         received.fields = form.fields
+        await form.body.check()
     finally:
         await form.close()
 
@@ -124,8 +129,10 @@ async def _receive_raw(received: ReceivedForm, body: Body, request: Request[Any,
     promise = None if body.length is None else Promise(least=body.length, most=body.length)
     name = name_from(request.headers.get("content-disposition", "")) or clean_name(request.query_params.get("name", ""))
     chunks = body.chunks()
+    intake = Intake(chunks, body.announced)
     try:
-        received.file = await _store(received, Intake(chunks), promise, name or UNNAMED, content_type, body.limit)
+        received.file = await _store(received, intake, promise, name or UNNAMED, content_type, body.limit)
+        await intake.check()
     finally:
         await chunks.aclose()
 
