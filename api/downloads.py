@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Any, Literal
 
 import httpx
@@ -167,6 +168,13 @@ class _Opened(_Empty):
             first, self._first = self._first, b""
             return first
         return await anext(self._rest)
+
+
+async def pieces(key: str, size: int) -> AsyncGenerator[bytes, None]:
+    """The whole object of ``size`` bytes, as the store sends it. Raises ObjectMissing, StorageUnavailable."""
+    async with aclosing(_read(await blocking(objects.presign_get, key, URL_SECONDS), {}, size)) as read:
+        async for piece in read:
+            yield piece
 
 
 async def _read(url: str, headers: dict[str, str], length: int) -> AsyncGenerator[bytes, None]:

@@ -21,6 +21,7 @@ from domain.errors import FileInUse, Invalid, MillraceError, NotFound
 from domain.files import File, FilePage, FileUrl, inert
 from storage import files, objects
 from storage.configuration import settings
+from storage.database import transaction
 
 log = structlog.get_logger(__name__)
 
@@ -113,17 +114,17 @@ async def file_url(filename: FromPath[str], principal: NamedDependency[Principal
 )
 def delete_file(filename: FromPath[str], principal: NamedDependency[Principal]) -> None:
     """409 `file_in_use` while a job names it."""
-    key = files.delete(filename, _owner(principal))
+    keys = files.delete(filename, _owner(principal))
     try:
-        objects.delete([key])
+        objects.delete(keys)
     except MillraceError:  # the file is gone for its owner all the same; what is left costs only space
-        log.warning("an object without a row stays", key=key)
+        log.warning("an object without a row stays", keys=keys)
 
 
 async def _upload(request: Request[Any, Any, Any], principal: Principal, key: str | None) -> Response[File]:
     async with (
         idempotent(request, principal.id, key) as once,
-        receive(request, settings().max_upload_bytes, raw=True, hash_only=once.answered) as form,
+        receive(request, settings().max_upload_bytes, owner_id=principal.id, raw=True, hash_only=once.answered) as form,
     ):
         once.same_body(form.fingerprint())
         stored = form.file
@@ -134,7 +135,7 @@ async def _upload(request: Request[Any, Any, Any], principal: Principal, key: st
 
 
 def _store(owner_id: UUID, stored: StoredObject, once: Once) -> None:
-    with once.writing() as connection:
+    with transaction() as connection:
         file = files.insert(connection, owner_id, stored)
         location = f"/api/v1/download/{file.filename}"
         once.record(connection, Response(file, status_code=201, headers={"Location": location}))

@@ -29,6 +29,7 @@ T = TypeVar("T")
 BUFFER_BYTES = 24 * 1024**2
 UNIT = 256 * 1024
 BUFFER_WAIT_SECONDS = 30.0
+READ_BACKS = 2  # uploads straight to the store that one process reads back to verify; each fills a core
 CLEAN_UP_SECONDS = 5.0  # an abort is one call
 
 # write: how long the store may take no byte; read: it may well think for a while after the last byte of a part
@@ -45,6 +46,7 @@ class Gateway:
         self._units = asyncio.Semaphore(BUFFER_BYTES // UNIT)
         self._turn = asyncio.Lock()
         self._uploads = 0
+        self.read_backs = asyncio.Semaphore(READ_BACKS)
 
     @contextmanager
     def upload(self) -> Iterator[None]:

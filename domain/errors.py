@@ -14,10 +14,13 @@ _RUSSIAN = {
     "account": "учётная запись",
     "archive in this job": "архив в этой задаче",
     "archive listing": "опись архива",
+    "bytes": "байт",
     "file": "файл",
+    "files": "файлов",
     "job": "задача",
     "results": "результаты",
     "submission": "отправка в ML-сервис",
+    "upload": "загрузка",
 }
 
 
@@ -186,6 +189,28 @@ class BodyTooLarge(MillraceError):
     ru = "Тело запроса больше предела в {limit} байт."
 
 
+class StorageQuotaExceeded(MillraceError):
+    """All your files together may be {limit} {unit}: {used} are taken, and this asks for {asked} more."""
+
+    # not 507: what is full is the caller's share, and only the caller can make room in it
+    code, status, retryable = "storage_quota_exceeded", 413, True
+    ru = "Всем вашим файлам вместе отведено {limit} ({unit}): занято {used}, а нужно ещё {asked}."
+
+
+class UploadIncomplete(MillraceError):
+    """The upload is not what was announced: {reason}"""
+
+    code, status = "upload_incomplete", 409
+    ru = "Загружено не то, что объявлено: {reason}"
+
+
+class UploadTooSlow(MillraceError):
+    """Too little came for {seconds} s; nothing was kept."""
+
+    code, status, retryable = "upload_too_slow", 408, True
+    ru = "Слишком мало данных за {seconds} с; ничего не сохранено."
+
+
 class DigestMismatch(MillraceError):
     """What came is not what {field} announced ({algorithm}); nothing was kept, send it again."""
 
@@ -212,6 +237,13 @@ class RangeNotSatisfiable(MillraceError):
 
     code, status = "range_not_satisfiable", 416
     ru = "Запрошенный диапазон лежит за пределами файла в {size} байт."
+
+
+class TooManyUploads(MillraceError):
+    """Only {limit} of your uploads may be under way at once; end one of them first."""
+
+    code, status, retryable = "too_many_uploads", 429, True
+    ru = "Одновременно можно вести не больше {limit} загрузок; сначала завершите одну из них."
 
 
 class RateLimited(MillraceError):

@@ -83,6 +83,7 @@ class StoredObject(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
     content_type: str
     kind: Kind
+    twin: str | None = None  # the key of an object of the same owner with the same bytes
 
 
 def stored_name(file_id: UUID, name: str) -> str:

@@ -61,7 +61,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         "stream"  # through the API, or by a presigned URL straight from the store
     )
     deduplicate_files: bool = False  # equal bytes of one owner are one object
-    direct_upload_seconds: Annotated[int, msgspec.Meta(gt=0, le=7 * 24 * 3600)] = 6 * 3600  # S3 signs for a week at most
+    direct_upload_seconds: Annotated[int, msgspec.Meta(gt=0, le=7 * 24 * 3600)] = (
+        6 * 3600
+    )  # S3 signs for a week at most
     upload_min_bytes_per_second: Limit = 512  # while the client is waited for; slower is cut off
     owner_uploads_at_once: Limit = 100
     owner_max_bytes: Limit = 0  # of all an owner's files
@@ -155,11 +157,6 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
 def _check(settings: Settings) -> None:
     if settings.ml_default_profile not in settings.profiles:
         raise BadSetting(name="ML_DEFAULT_PROFILE", reason=f"is not one of ML_PROFILES ({settings.ml_profiles})")
-    if settings.direct_upload_seconds > settings.upload_leftover_seconds:
-        raise BadSetting(
-            name="DIRECT_UPLOAD_SECONDS",
-            reason="is more than UPLOAD_LEFTOVER_SECONDS, at which unfinished uploads are deleted",
-        )
     if settings.ml_signing_secret:
         try:
             signatures.key_of(settings.ml_signing_secret)

@@ -23,7 +23,8 @@ from uuid import UUID
 
 import httpx
 
-from domain.errors import BodyTooLarge, ObjectMissing, StorageUnavailable
+from domain.direct import Arrived
+from domain.errors import BodyTooLarge, ObjectMissing, StorageUnavailable, UploadIncomplete
 from domain.files import attachment
 from storage.configuration import settings
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 MISSING = frozenset({"404", "NoSuchKey", "NotFound", "NoSuchUpload"})
+PARTS_REFUSED = frozenset({"InvalidPart", "InvalidPartOrder", "EntityTooSmall"})
 DELETE_BATCH = 1000  # what one DeleteObjects may name (S3 API reference)
 
 _clients: dict[str, "S3Client"] = {}
@@ -201,10 +203,17 @@ def presign_put(key: str, seconds: int, content_type: str | None = None, *, publ
     return client(public=public).generate_presigned_url("put_object", Params=params, ExpiresIn=seconds)
 
 
-def presign_part(key: str, upload_id: str, number: int, seconds: int) -> str:
-    """A URL that writes part ``number`` (from 1) of a multipart upload."""
+def presign_part(
+    key: str, upload_id: str, number: int, seconds: int, size: int | None = None, *, public: bool = False
+) -> str:
+    """A URL that writes part ``number`` (from 1) of a multipart upload.
+
+    With ``size`` its Content-Length is signed too. Not every server looks at that: check ``parts_of`` afterwards.
+    """
     params: dict[str, Any] = {"Bucket": _bucket(), "Key": key, "UploadId": upload_id, "PartNumber": number}
-    return client().generate_presigned_url("upload_part", Params=params, ExpiresIn=seconds)
+    if size is not None:
+        params["ContentLength"] = size
+    return client(public=public).generate_presigned_url("upload_part", Params=params, ExpiresIn=seconds)
 
 
 # ---------------------------------------------------------------- multipart uploads
@@ -217,7 +226,11 @@ def create_multipart(key: str, content_type: str) -> str:
 
 
 def complete_multipart(key: str, upload_id: str, etags: list[str]) -> None:
-    """Make the object of its parts; ``etags`` are theirs in order of part number."""
+    """Make the object of its parts; ``etags`` are theirs in order of part number.
+
+    Raises:
+        UploadIncomplete: the store has another part under that number by now.
+    """
     parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(etags, 1)]
     with _translated(key):
         client().complete_multipart_upload(
@@ -226,6 +239,17 @@ def complete_multipart(key: str, upload_id: str, etags: list[str]) -> None:
             UploadId=upload_id,
             MultipartUpload={"Parts": parts},  # type: ignore[typeddict-item]  # the stubs want a literal dict
         )
+
+
+def parts_of(key: str, upload_id: str) -> dict[int, Arrived]:
+    """The parts of an unfinished multipart upload by number. Raises ObjectMissing when there is no such upload."""
+    with _translated(key):
+        pages = client().get_paginator("list_parts").paginate(Bucket=_bucket(), Key=key, UploadId=upload_id)
+        return {
+            one["PartNumber"]: Arrived(size=one["Size"], etag=one["ETag"])
+            for page in pages
+            for one in page.get("Parts", [])
+        }
 
 
 def abort_multipart(key: str, upload_id: str) -> None:
@@ -341,6 +365,8 @@ def _translated(key: str) -> Iterator[None]:
             raise StorageUnavailable(retry_after=1, key=key) from error
         if code in MISSING:
             raise ObjectMissing(key=key) from error
+        if code in PARTS_REFUSED:
+            raise UploadIncomplete(reason=f"the storage refuses its parts ({code})") from error
         raise
     except (boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError) as error:
         raise StorageUnavailable(retry_after=1, key=key) from error

@@ -89,7 +89,7 @@ async def attach_file(
     """The file as `multipart/form-data` or as the body itself. 409 `conflict` when the job is not `pending`."""
     job = await blocking(found, job_id, principal)
     pipeline = named(dispatch.pipelines(), job.kind)
-    async with receive(request, settings().max_upload_bytes, raw=True) as form:
+    async with receive(request, settings().max_upload_bytes, owner_id=principal.id, raw=True) as form:
         if form.file is None:
             raise Invalid(field="file", reason="there is no file in the form")
         stored = form.file
@@ -104,7 +104,7 @@ async def _order_with_sent(request: Request[Any, Any, Any], principal: Principal
         raise UnsupportedMedia(expected=_EXPECTED, received=_media_type(request))
     in_query = {} if _media_type(request) == _MULTIPART else _read_query(request)
     limit = settings().max_upload_bytes
-    async with receive(request, limit, raw=True, hash_only=once.answered) as form:
+    async with receive(request, limit, owner_id=principal.id, raw=True, hash_only=once.answered) as form:
         form.fields.update(in_query)
         once.same_body(form.fingerprint())
         order, stored = _read_form(form.fields), form.file

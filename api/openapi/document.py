@@ -35,6 +35,7 @@ _PATHS = {
     "user_id": ("The account's `id`", "01994d2b-11c8-7e0a-a5f4-93c7d2b86e10"),
     "username": ("The account's `username`, in any case", "anna.petrova"),
     "filename": ("The file's stored name: its `filename`", "01994d2e-6a4f-7f12-b6a8-c43e5b7d9012.zip"),
+    "direct_id": ("The upload's `id`", "01994d2e-6a4f-7f12-b6a8-c43e5b7d9012"),
 }
 _ANY_OTHER = {
     "description": "Any other error",

@@ -8,7 +8,18 @@ whole body in memory, nothing on local disk.
 """
 
 from api.uploads.description import ASKED, RAW, STREAMED, documented_upload, form
-from api.uploads.receiver import ReceivedForm, receive
+from api.uploads.receiver import ReceivedForm, drop_unless_named, receive, with_twin
 from domain.files import StoredObject
 
-__all__ = ["ASKED", "RAW", "STREAMED", "ReceivedForm", "StoredObject", "documented_upload", "form", "receive"]
+__all__ = [
+    "ASKED",
+    "RAW",
+    "STREAMED",
+    "ReceivedForm",
+    "StoredObject",
+    "documented_upload",
+    "drop_unless_named",
+    "form",
+    "receive",
+    "with_twin",
+]

@@ -1,12 +1,13 @@
 """The request's body: read with a limit and a patience, and cut into fields and a file."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 from litestar import Request
-from litestar.exceptions import ClientException, InternalServerException
-from litestar.exceptions.http_exceptions import RequestEntityTooLarge
+from litestar.exceptions import ClientException
 from multipart import (  # type: ignore[import-untyped]
     MultipartError,
     MultipartSegment,
@@ -16,7 +17,7 @@ from multipart import (  # type: ignore[import-untyped]
 
 from api.uploads.intake import Digesting
 from domain.digests import Announced, announced
-from domain.errors import BodyTooLarge, ClientGone, MalformedRequest
+from domain.errors import BodyTooLarge, ClientGone, MalformedRequest, UploadTooSlow
 from domain.files import decode_text, name_from
 
 FIELDS = 16
@@ -24,14 +25,16 @@ FIELD_BYTES = 64 * 1024  # the values of all fields together
 # Everything of a form that is not the file: values, part headers, boundaries, preamble and epilogue. Because it is
 # bounded, a form of known length says how many bytes of file it surely holds, and parts can be sent without waiting.
 BESIDE_BYTES = 128 * 1024
-IDLE_SECONDS = 60.0  # a client that sends nothing for so long is gone
+# Spent in waiting for the client, and not for the store; what came in so long must be the least rate's worth of bytes.
+WINDOW_SECONDS = 20.0
 
 
 class Body:
     """The bytes of a request, counted; ``length`` is what the client announced, None where it did not."""
 
-    def __init__(self, request: Request[Any, Any, Any], limit: int) -> None:
-        """
+    def __init__(self, request: Request[Any, Any, Any], limit: int, least_rate: int = 0) -> None:
+        """``least_rate`` is in bytes a second; 0 means that a byte a window will do.
+
         Raises:
             BodyTooLarge: the announced length is over ``limit`` bytes; nothing was read.
             MalformedRequest: the announced length is not a number, or a digest field cannot be read.
@@ -46,7 +49,11 @@ class Body:
         self.received = 0
         self.announced: list[Announced] = announced(request.headers.multi_items())
         self._digesting: Digesting | None = None
-        self._stream = request.stream()
+        self._receive: Callable[[], Awaitable[Any]] = request.receive
+        self._ended = False
+        self._least = max(1, int(least_rate * WINDOW_SECONDS))  # bytes in a window
+        self._in_window = 0
+        self._waited = 0.0
 
     def digest(self) -> None:
         """Hash what comes, if the client has said what it should be: for ``check``."""
@@ -63,18 +70,11 @@ class Body:
 
         Raises:
             BodyTooLarge: more than the limit came.
-            ClientGone: the client closed the connection, or was silent for a minute.
+            ClientGone: the client closed the connection.
+            UploadTooSlow: it sent less than the least rate in a window, however little less.
         """
-        while True:
-            try:
-                async with asyncio.timeout(IDLE_SECONDS):
-                    chunk = await anext(self._stream, None)
-            except (InternalServerException, TimeoutError):  # Litestar names a disconnect so
-                raise ClientGone from None
-            except RequestEntityTooLarge:  # the route's own limit is lower than ours
-                raise BodyTooLarge(limit=self.limit) from None
-            if chunk is None:
-                return
+        while not self._ended:
+            chunk = await self._next()
             self.received += len(chunk)
             if self.received > self.limit:
                 raise BodyTooLarge(limit=self.limit)
@@ -82,6 +82,28 @@ class Body:
                 if self._digesting is not None:
                     await self._digesting.update(chunk)
                 yield chunk
+
+    async def _next(self) -> bytes:
+        """The next piece. Only waiting counts: while the store is slow, or memory is short, nobody waits for a client.
+
+        Not by ``request.stream()``: a generator that a timeout has interrupted is over, and would pass for the end.
+        """
+        began, event = time.monotonic(), None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(WINDOW_SECONDS - self._waited):
+                event = await self._receive()
+        self._waited += time.monotonic() - began
+        chunk = b""
+        if event is not None:
+            if event["type"] == "http.disconnect":
+                raise ClientGone
+            chunk, self._ended = event["body"], not event["more_body"]
+        self._in_window += len(chunk)
+        if self._waited >= WINDOW_SECONDS:
+            if self._in_window < self._least and not self._ended:
+                raise UploadTooSlow(seconds=int(WINDOW_SECONDS))
+            self._waited, self._in_window = 0.0, 0
+        return chunk
 
 
 class Form:

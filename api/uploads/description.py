@@ -12,7 +12,10 @@ from domain.errors import (
     Invalid,
     MalformedRequest,
     MillraceError,
+    StorageQuotaExceeded,
     StorageUnavailable,
+    TooManyUploads,
+    UploadTooSlow,
 )
 
 MULTIPART = "multipart/form-data"
@@ -23,7 +26,10 @@ STREAMED: tuple[MillraceError, ...] = (
     MalformedRequest(reason="a field is given twice", field="title"),
     ClientGone(),
     BodyTooLarge(limit=5 * 1024**3),
+    StorageQuotaExceeded(unit="bytes", limit=10 * 1024**3, used=10 * 1024**3 - 4096, asked=8885),
     DigestMismatch(field="Content-Digest", algorithm="sha-256"),
+    UploadTooSlow(seconds=20),
+    TooManyUploads(limit=100),
     StorageUnavailable(),
 )
 

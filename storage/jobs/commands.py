@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Row, text
 
 from domain.errors import Conflict
 from domain.jobs import FINAL, RANKS, Event, Priority
+from storage import files
 from storage.jobs import admission
 from storage.jobs.admission import RUNNING
 from storage.jobs.statements import CLOSED, SNAPSHOT, move
@@ -78,7 +79,6 @@ _delete = text("""
         RETURNING id, input_file_id, owns_input)
     SELECT input_file_id, owns_input AND NOT EXISTS (
         SELECT FROM jobs WHERE jobs.input_file_id = gone.input_file_id AND jobs.id <> gone.id) AS alone FROM gone""")
-_delete_file = text("DELETE FROM files WHERE id = :id RETURNING object_key")
 
 
 class NewJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -198,6 +198,4 @@ def delete(connection: Connection, job_id: UUID, owner_id: UUID | None) -> list[
     row = connection.execute(_delete, {"id": job_id, "owner_id": owner_id}).one_or_none()
     if row is None:
         return None
-    if not row.alone:
-        return []
-    return [connection.execute(_delete_file, {"id": row.input_file_id}).scalar_one()]
+    return files.remove(connection, [row.input_file_id]).keys if row.alone else []

@@ -7,7 +7,7 @@ import msgspec
 from sqlalchemy import Connection, TextClause, text
 
 from domain.jobs import FINAL
-from storage import housekeeping
+from storage import files, housekeeping
 from storage.housekeeping import Progress
 
 _final = ", ".join(repr(str(status)) for status in sorted(FINAL))
@@ -17,12 +17,6 @@ _remove = text(f"""
     WITH old AS (SELECT id FROM jobs WHERE {_PAST} ORDER BY completed_at LIMIT :limit FOR UPDATE SKIP LOCKED)
     DELETE FROM jobs USING old WHERE jobs.id = old.id
     RETURNING jobs.id, jobs.owns_input, jobs.input_file_id, jobs.result_key""")
-# In order of id, so that two of us never wait for each other. From here on no job can be made of these files; the next
-# statements see those that were.
-_lock_files = text("SELECT FROM files WHERE id = ANY(:ids) ORDER BY id FOR UPDATE")
-_remove_files = text("""
-    DELETE FROM files WHERE id = ANY(:ids) AND NOT EXISTS (SELECT FROM jobs WHERE input_file_id = files.id)
-    RETURNING object_key""")
 # The file of a removed job that others work on goes with the last of them.
 _pass_on = text("UPDATE jobs SET owns_input = TRUE WHERE input_file_id = ANY(:ids) AND NOT owns_input")
 
@@ -52,11 +46,10 @@ def remove(connection: Connection, seconds: float, limit: int) -> Removed:
     owned = {"ids": sorted({row.input_file_id for row in gone if row.owns_input and row.input_file_id})}
     keys = [row.result_key for row in gone if row.result_key]
     if owned["ids"]:
-        connection.execute(_lock_files, owned)
-        inputs = list(connection.execute(_remove_files, owned).scalars())
-        if len(inputs) < len(owned["ids"]):
+        removed = files.remove(connection, owned["ids"], unused=True)
+        if removed.number < len(owned["ids"]):
             connection.execute(_pass_on, owned)
-        keys += inputs
+        keys += removed.keys
     return Removed(jobs=[row.id for row in gone], keys=keys)
 
 
