@@ -115,13 +115,13 @@ class Gate:
 class Api:
     """The API as a process of its own."""
 
-    def __init__(self, environ: dict[str, str], log: Path) -> None:
+    def __init__(self, environ: dict[str, str], log: Path, factory: str = "test_uploads:app_with_echo") -> None:
         with socket.socket() as unused:
             unused.bind(("127.0.0.1", 0))
             self.port = unused.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}/api/v1"
         self.log = log
-        words = ["-m", "uvicorn", "--factory", "test_uploads:app_with_echo", "--port", str(self.port)]
+        words = ["-m", "uvicorn", "--factory", factory, "--port", str(self.port)]
         words += ["--loop", "uvloop", "--http", "httptools", "--timeout-graceful-shutdown", "1", "--no-access-log"]
         with log.open("w") as sink:
             self.process = subprocess.Popen(
