@@ -16,6 +16,7 @@ from multipart import (  # type: ignore[import-untyped]
 )
 
 from api.uploads.intake import Digesting
+from api.uploads.parts import Promise
 from domain.digests import Announced, announced
 from domain.errors import BodyTooLarge, ClientGone, MalformedRequest, UploadTooSlow
 from domain.files import decode_text, name_from
@@ -120,6 +121,9 @@ class Form:
         self.body = body
         self.fields: dict[str, str] = {}
         self.file_bytes = 0
+        self._fed = 0  # bytes of the body the parser was given
+        self._by_lines = True  # so that it has been given nothing beyond what it has told of
+        self._closing = len(boundary) + len("\r\n----")
         self._boundary = boundary
         self._field_bytes = 0
         self._events = self._parsed()
@@ -132,6 +136,20 @@ class Form:
                     return event
                 await self._read_field(event)
         return None
+
+    def promise(self) -> Promise | None:
+        """What the request's length says of the file that ``until_file`` has found; None where it has none.
+
+        Nearly every client sends the file last and ends the form with the closing boundary and a line break.
+        """
+        length = self.body.length
+        if length is None:
+            return None
+        if not self._by_lines:
+            return Promise(least=max(0, length - BESIDE_BYTES), most=length)
+        self._by_lines = False
+        most = max(0, length - self._fed - self._closing)
+        return Promise(least=max(0, most - BESIDE_BYTES), most=most, likely=max(0, most - len("\r\n")))
 
     async def file(self) -> AsyncIterator[bytes]:
         """The bytes of the file part that ``until_file`` has found."""
@@ -167,8 +185,13 @@ class Form:
             # latin-1 keeps every byte of the part headers: what encoding a name is in is decided later
             parser = PushMultipartParser(self._boundary, header_charset="latin-1")
             async for chunk in self.body.chunks():
-                for event in parser.parse(chunk):
-                    yield event
+                start = 0
+                while start < len(chunk):
+                    end = (chunk.find(b"\n", start) + 1 if self._by_lines else 0) or len(chunk)
+                    self._fed += end - start
+                    for event in parser.parse(chunk[start:end]):
+                        yield event
+                    start = end
                 if self.body.received - self.file_bytes > BESIDE_BYTES:
                     raise MalformedRequest(reason=f"the form holds more than {BESIDE_BYTES} bytes beside the file")
             parser.close()

@@ -169,11 +169,10 @@ def _drop_unless_named(key: str) -> None:
 
 
 async def _receive_form(received: ReceivedForm, form: Form) -> None:
-    length = form.body.length
-    promise = None if length is None else Promise(least=max(0, length - BESIDE_BYTES), most=length)
     form.body.digest()
     try:
         while segment := await form.until_file():
+            promise = form.promise()
             name = name_from(segment.header("Content-Disposition", ""))
             intake = Intake(form.file(), announced(segment.headerlist))
             head = await intake.head()
