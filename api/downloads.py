@@ -115,7 +115,8 @@ async def _redirect(key: str, name: str, content_type: str) -> Response[Any]:
     seconds = settings().presigned_url_seconds
     url = await blocking(objects.presign_get, key, seconds, name, inert(content_type), public=True)
     # 307 and not 302: what follows it is the same request, with its Range; and it must not outlive the URL
-    return Response(None, status_code=307, headers={"Location": url, "Cache-Control": "no-store"})
+    headers = {"Location": url, "Cache-Control": "no-store"}
+    return Response(b"", status_code=307, media_type="text/plain", headers=headers)
 
 
 def _matches(header: str, tag: str) -> bool:

@@ -45,23 +45,23 @@ class Gateway:
         self.http = httpx.AsyncClient(timeout=TIMEOUTS, limits=limits, follow_redirects=False)
         self._units = asyncio.Semaphore(BUFFER_BYTES // UNIT)
         self._turn = asyncio.Lock()
-        self._uploads = 0
+        self.uploads = 0
         self.read_backs = asyncio.Semaphore(READ_BACKS)
 
     @contextmanager
     def upload(self) -> Iterator[None]:
         """Around everything an upload does, so that ``close`` can wait until the last one has cleaned up."""
-        self._uploads += 1
+        self.uploads += 1
         try:
             yield
         finally:
-            self._uploads -= 1
+            self.uploads -= 1
 
     async def close(self) -> None:
         """End the connections, after the uploads that the server has just cancelled have left nothing behind."""
         with suppress(TimeoutError):
             async with asyncio.timeout(CLEAN_UP_SECONDS):
-                while self._uploads:  # noqa: ASYNC110  # at the end of a process, where nobody waits for the last ms
+                while self.uploads:  # noqa: ASYNC110  # at the end of a process, where nobody waits for the last ms
                     await asyncio.sleep(0.02)
         await self.http.aclose()
 

@@ -3,11 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 
+from api.objects import gateway
 from domain.digests import Announced, Digests
 from domain.files import SNIFF_BYTES
 
 # Large enough that the cost per chunk (h11, the event loop) vanishes, small enough that many uploads fit in memory.
 CHUNK_BYTES = 512 * 1024
+SMALLEST_CHUNK = 64 * 1024
+AT_ONCE_BYTES = 8 * 1024**2  # of the chunks of all uploads of this process
 
 
 class Intake:
@@ -32,7 +35,8 @@ class Intake:
         """The next chunk of at most ``most`` bytes; empty at the end of the file."""
         if most <= 0:
             return b""
-        await self._fill(min(most, CHUNK_BYTES))
+        fair = AT_ONCE_BYTES // max(1, gateway().uploads)
+        await self._fill(min(most, CHUNK_BYTES, max(fair, SMALLEST_CHUNK)))
         chunk = self._held[0] if len(self._held) == 1 else b"".join(self._held)
         self._held, self._held_bytes = [], 0
         if len(chunk) > most:

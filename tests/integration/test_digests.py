@@ -204,3 +204,25 @@ def test_a_body_of_no_thought_of_type_is_no_file(user: User) -> None:
     refused(user.http.post("/jobs", data={"title": "t"}), 415, "unsupported_media_type")
     refused(user.http.post("/jobs", content=b"x"), 415, "unsupported_media_type")
     assert user.http.get("/jobs").json()["items"] == []
+
+
+# ---------------------------------------------------------------- methods
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/upload", "OPTIONS, POST, PUT"),
+        ("/jobs", "GET, OPTIONS, POST"),
+        ("/download/x", "GET, HEAD, OPTIONS"),
+        ("/jobs/01994d2e-6a50-7b3d-8c21-5d1f0e9a4b77", "DELETE, GET, OPTIONS, PUT"),
+        ("/jobs/01994d2e-6a50-7b3d-8c21-5d1f0e9a4b77/file", "GET, HEAD, OPTIONS, PUT"),
+        ("/jobs/01994d2e-6a50-7b3d-8c21-5d1f0e9a4b77/results.xlsx", "GET, HEAD, OPTIONS"),
+    ],
+)
+def test_every_method_of_a_path_is_told(user: User, path: str, methods: str) -> None:
+    answer = user.http.options(path)
+    assert (answer.status_code, answer.headers["allow"]) == (204, methods)
+    refused_one = user.http.patch(path)
+    assert refused_one.status_code == 405
+    assert set(refused_one.headers["allow"].split(", ")) == set(methods.split(", "))

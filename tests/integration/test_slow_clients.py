@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-import httpx
-import psutil
 import pytest
 from litestar import Litestar
 
@@ -20,7 +18,7 @@ from tests.integration.test_uploads import FORM, Api, User, answer_on, app_with_
 from tests.own_settings import settings_of
 
 KIB = 1024
-WINDOW = 1.5  # seconds, in place of twenty
+WINDOW = 1.0  # seconds, in place of twenty
 RATE = 20 * KIB
 RAW = {"Content-Type": "application/x-test"}
 PLACES = 2
@@ -105,11 +103,11 @@ def test_a_client_that_keeps_the_rate_is_not(user: User) -> None:
     data = b"x" * (8 * KIB)
 
     def steady() -> Iterator[bytes]:
-        for _ in range(20):
-            time.sleep(0.2)  # 40 KiB/s for four seconds
+        for _ in range(12):
+            time.sleep(0.2)  # 40 KiB/s for some windows
             yield data
 
-    answer = user("POST", "/upload", {**RAW, "Content-Length": str(20 * len(data))}, content=steady())
+    answer = user("POST", "/upload", {**RAW, "Content-Length": str(12 * len(data))}, content=steady())
     assert answer.status_code == 201, answer.text
     assert user("DELETE", f"/files/{answer.json()['filename']}").status_code == 204
 
@@ -187,36 +185,3 @@ def test_the_places_of_a_process_that_was_killed_are_free_soon(
         doomed.process.wait(5)
     user.api = api  # the same account at another process
     assert until(user, 201, 3 * WINDOW) > 0
-
-
-# ---------------------------------------------------------------- memory
-
-
-@pytest.mark.parametrize("how", ["form", "body"])
-def test_sixty_four_slow_uploads_at_once_are_under_80_mib(api: Api, how: str) -> None:
-    process = psutil.Process(api.process.pid)
-    users = [User(api) for _ in range(64 // PLACES)]
-    size = 2 * 1024 * KIB
-    kind, start, end = (FORM, HEAD, b"\r\n--xyz--\r\n") if how == "form" else (RAW, b"", b"")
-    peak = idle = process.memory_info().rss
-    with ExitStack() as places:
-        clients = []
-        for number in range(64):
-            length = {"Content-Length": str(len(start) + size + len(end))}
-            clients.append(places.enter_context(connection(users[number % len(users)], {**kind, **length})))
-            clients[-1].sendall(start)
-        for at in range(0, size, 64 * KIB):
-            for number, client in enumerate(clients):
-                client.sendall(bytes(64 * KIB))
-                if number % 16 == 0:
-                    peak = max(peak, process.memory_info().rss)
-            time.sleep(0.01 if at else 0)
-        for client in clients:
-            client.sendall(end)
-        answers = [answer_on(client) for client in clients]
-        peak = max(peak, process.memory_info().rss)
-    assert [answer.status_code for answer in answers] == [201] * 64, {a.text for a in answers if a.status_code != 201}
-    print(f"{how}: {(peak - idle) / 1024**2:.1f} MiB above idle")  # noqa: T201
-    for number, answer in enumerate(answers):
-        httpx.delete(f"{api.url}/files/{answer.json()['filename']}", headers=users[number % len(users)].headers)
-    assert peak - idle < 80 * 1024**2
