@@ -28,7 +28,8 @@ T = TypeVar("T")
 # are held back at all; the rest is passed on as it arrives.
 BUFFER_BYTES = 24 * 1024**2
 UNIT = 256 * 1024
-BUFFER_WAIT_SECONDS = 30.0
+# With four parts of 5 MiB in memory, sixty-four clients of 1 MiB/s each wait this long for their turns.
+BUFFER_WAIT_SECONDS = 120.0
 READ_BACKS = 2  # uploads straight to the store that one process reads back to verify; each fills a core
 CLEAN_UP_SECONDS = 5.0  # an abort is one call
 
@@ -70,7 +71,7 @@ class Gateway:
         """Hold an allowance of ``size`` bytes of memory for the block, waiting for others to give theirs back.
 
         Raises:
-            StorageUnavailable: none came free within 30 s.
+            StorageUnavailable: none came free within two minutes.
         """
         units = min(-(-size // UNIT), BUFFER_BYTES // UNIT)
         taken = 0

@@ -126,9 +126,12 @@ class Writer:
     async def _write_unknown(self, intake: Intake, size: int) -> None:
         ended = False
         while not ended:
+            # no allowance for who has yet to send something: a slow client would hold it for nothing
+            first = await intake.read(size)
             async with AsyncExitStack() as allowance:
                 await allowance.enter_async_context(self._gate.buffer(size))
-                held = await _hold(intake, size)
+                held = [first] if first else []
+                held += await _hold(intake, size - len(first))
                 ended = _length(held) < size
                 if ended and not self._upload_id:
                     await self._put_object(held)

@@ -12,7 +12,7 @@ import pytest
 from migrations.__main__ import upgrade
 from stack.up import running
 from storage import objects
-from tests.integration.test_uploads import FORM, Api, User, answer_on, connection, form
+from tests.integration.test_uploads import FORM, Api, User, answer_on, chunk, connection, form
 from tests.own_settings import settings_of
 
 KIB, MIB = 1024, 1024**2
@@ -35,8 +35,11 @@ def user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
         assert "Traceback" not in Path(api.log).read_text()
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("size", [1 * MIB, 6 * MIB], ids=["one PUT", "parts"])
+@pytest.mark.parametrize(
+    ("way", "size"),
+    [("form", 1 * MIB), ("body", 1 * MIB), ("form", 6 * MIB)],
+    ids=["form, one PUT", "body, one PUT", "form, parts"],
+)
 def test_sixty_four_slow_uploads_at_once_are_under_80_mib(user: User, way: str, size: int) -> None:
     kind, start, end = WAYS[way]
     length = {"Content-Length": str(len(start) + size + len(end))}
@@ -58,3 +61,18 @@ def test_sixty_four_slow_uploads_at_once_are_under_80_mib(user: User, way: str, 
             peak = max(peak, process.memory_info().rss)
     print(f"{(peak - idle) / MIB:.1f} MiB above idle")  # noqa: T201
     assert peak - idle < 80 * MIB
+
+
+def test_clients_that_have_hardly_begun_hold_no_memory_of_others(user: User) -> None:
+    """What comes without a length is held back part by part, and there is memory for four of them."""
+    unknown = {"Content-Type": "application/x-test", "Transfer-Encoding": "chunked"}
+    with ExitStack() as open_ones:
+        clients = [open_ones.enter_context(connection(user, unknown)) for _ in range(AT_ONCE)]
+        for client in clients:
+            client.sendall(chunk(bytes(PIECE)))
+        began = time.monotonic()
+        assert user("POST", "/upload", unknown, content=iter([bytes(6 * MIB)])).status_code == 201
+        assert time.monotonic() - began < 5
+        for client in clients:
+            client.sendall(chunk(bytes(5 * MIB)) + b"0\r\n\r\n")
+            assert answer_on(client).status_code == 201
