@@ -5,11 +5,12 @@ known what SHA-256 they have, for S3's own checksums are of parts, and of what a
 download costs, two at a time in a process; `complete` answers when it is done, and asked again answers the same file.
 """
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
+from weakref import WeakValueDictionary
 
-import structlog
 from litestar import Request, Response, delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
@@ -44,7 +45,7 @@ from storage.direct import Begun
 
 HOLD_SECONDS = 3600.0  # an upload that is being verified does not expire under our hands
 
-log = structlog.get_logger(__name__)
+_turns: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
 
 _NO_UPLOAD = NotFound(what="upload")
 _QUOTA = StorageQuotaExceeded(unit="bytes", limit=10 * 1024**3, used=10 * 1024**3 - 4096, asked=8885)
@@ -117,7 +118,9 @@ async def complete_upload(
     `digest_mismatch` ends the upload. When the answer was lost, ask again."""
     async with idempotent(request, principal.id, idempotency_key) as once:
         once.same_body(fingerprint(await request.body()))
-        await unbroken(_complete(direct_id, data, principal.id, once))
+        # who asks again while the first request is at it waits for it, instead of reading everything a second time
+        async with _turns.setdefault(direct_id, asyncio.Lock()):
+            await unbroken(_complete(direct_id, data, principal.id, once))
     return once.answer
 
 
@@ -181,7 +184,10 @@ def _found(upload_id: UUID, owner_id: UUID) -> Begun:
 
 def _seen(begun: Begun, arrived: dict[int, rules.Arrived] | None = None) -> DirectUpload:
     if arrived is None:
-        arrived = objects.parts_of(begun.key, begun.upload_id)
+        try:
+            arrived = objects.parts_of(begun.key, begun.upload_id)
+        except ObjectMissing:  # completed by a request that died before it was a file: `complete` takes it from there
+            arrived = {}
     seconds = max(1, int((begun.expires_at - datetime.now(UTC)).total_seconds()))
     parts = [
         Part(
