@@ -4,7 +4,10 @@ from itertools import chain
 from typing import Any
 
 from litestar import Litestar, Router
+from litestar.datastructures import MutableScopeHeaders
 from litestar.di import Provide
+from litestar.routes import HTTPRoute
+from litestar.types import Message, Scope
 
 from api import health, openapi, problems, rates
 from api.logs import RequestEnvelope
@@ -38,6 +41,7 @@ def create_app() -> Litestar:
         lifespan=[rates.lifespan, *offered("lifespan")],
         guards=[guard],
         dependencies={"principal": Provide(current_principal)},
+        before_send=[_allow],
         exception_handlers={Exception: problems.answer},
         openapi_config=openapi.config(),
         logging_config=None,  # storage.logs has done it
@@ -45,3 +49,17 @@ def create_app() -> Litestar:
     )
     app.asgi_handler = RequestEnvelope(app.asgi_handler)
     return app
+
+
+async def _allow(message: Message, scope: Scope) -> None:
+    """Litestar makes the answer to OPTIONS with a path's first handler: its `Allow` knows of none that came later."""
+    if message["type"] == "http.response.start" and scope.get("method") == "OPTIONS":
+        app, template = scope["litestar_app"], scope.get("path_template")
+        methods = {
+            method
+            for route in app.routes
+            if isinstance(route, HTTPRoute) and route.path_format == template
+            for method in route.methods
+        }
+        if methods:
+            MutableScopeHeaders.from_message(message)["Allow"] = ", ".join(sorted(methods))

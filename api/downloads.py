@@ -10,15 +10,18 @@ from litestar.response import Stream
 
 from api.objects import blocking, gateway
 from api.openapi.operation import BINARY, Content, documented
+from domain import digests
 from domain.errors import MillraceError, ObjectMissing, RangeNotSatisfiable, StorageUnavailable
-from domain.files import attachment
+from domain.files import attachment, inert
 from storage import objects
+from storage.configuration import settings
 
 URL_SECONDS = 300  # only until the store has seen the request; reading may take hours
 _HEADERS = {
     "Content-Disposition": "`attachment` under its own name (RFC 6266, Cyrillic included)",
     "Content-Length": "Bytes in this answer",
     "ETag": "Changes with the content; for `If-None-Match` and `If-Range`",
+    "Repr-Digest": "`sha-256=:...:` of the whole file (RFC 9530), where it is known",
     "Accept-Ranges": "`bytes`",
 }
 _ASKS: dict[str, tuple[Literal["header"], str]] = {
@@ -42,18 +45,27 @@ def documented_download(*errors: MillraceError, media_type: str = "*/*") -> dict
         also={
             206: Content(schema=BINARY, description=_PART, media_type=media_type),
             304: "`If-None-Match` names what is there: nothing is sent again",
+            307: "With `DOWNLOADS=redirect`, to GET: `Location` is a presigned URL of the object storage",
         },
     )
 
 
 async def download(
-    request: Request[Any, Any, Any], key: str, name: str, size: int, etag: str, content_type: str
+    request: Request[Any, Any, Any],
+    key: str,
+    name: str,
+    size: int,
+    etag: str,
+    content_type: str,
+    *,
+    sha256: str | None = None,
 ) -> Response[Any]:
     """The answer that sends the object as an attachment called ``name``.
 
     Honours one range of bytes with `If-Range`, and `If-None-Match` (RFC 9110, 13 and 14); several ranges are answered
-    with the whole. ``size`` is in bytes, ``etag`` is what changes with the content, without quotes. A HEAD reads
-    nothing from the store.
+    with the whole. ``size`` is in bytes, ``etag`` is what changes with the content, without quotes, ``sha256`` in
+    hexadecimal digits becomes `Repr-Digest`. A HEAD reads nothing from the store. With DOWNLOADS=redirect the answer to
+    a GET is where the store itself has it.
 
     Raises:
         RangeNotSatisfiable: the range begins behind the end.
@@ -68,6 +80,10 @@ async def download(
     }
     if matches(request.headers.get("if-none-match", ""), tag):
         return Response(None, status_code=304, headers=headers)
+    if settings().downloads == "redirect" and request.method == "GET":
+        return await _redirect(key, name, content_type)
+    if sha256 is not None:
+        headers["Repr-Digest"] = digests.field_of(sha256)
     start, length = 0, size
     part = None
     if request.headers.get("if-range", tag) == tag:  # a date never matches: there is no Last-Modified
@@ -90,6 +106,14 @@ async def download(
             "Content-Security-Policy": "default-src 'none'; sandbox",
         },
     )
+
+
+async def _redirect(key: str, name: str, content_type: str) -> Response[Any]:
+    seconds = settings().presigned_url_seconds
+    url = await blocking(objects.presign_get, key, seconds, name, inert(content_type), public=True)
+    # 307 and not 302: what follows it is the same request, with its Range; and it must not outlive the URL
+    headers = {"Location": url, "Cache-Control": "no-store"}
+    return Response(b"", status_code=307, media_type="text/plain", headers=headers)
 
 
 def matches(header: str, tag: str) -> bool:

@@ -18,9 +18,10 @@ from api.openapi.operation import documented
 from api.uploads import StoredObject, documented_upload, receive
 from domain.accounts import Principal
 from domain.errors import FileInUse, Invalid, MillraceError, NotFound
-from domain.files import File, FilePage, FileUrl
+from domain.files import File, FilePage, FileUrl, inert
 from storage import files, objects
 from storage.configuration import settings
+from storage.database import transaction
 
 log = structlog.get_logger(__name__)
 
@@ -85,7 +86,7 @@ async def download_file(
 ) -> Response[Any]:
     """As an attachment under its own name; honours `Range`, `If-Range` and `If-None-Match`."""
     file, key = await blocking(files.locate, filename, _owner(principal))
-    return await download(request, key, file.name, file.size, file.sha256, file.content_type)
+    return await download(request, key, file.name, file.size, file.sha256, file.content_type, sha256=file.sha256)
 
 
 @get(
@@ -100,7 +101,7 @@ async def file_url(filename: FromPath[str], principal: NamedDependency[Principal
     file, key = await blocking(files.locate, filename, _owner(principal))
     seconds = settings().presigned_url_seconds
     expires_at = datetime.now(UTC) + timedelta(seconds=seconds)
-    url = await blocking(objects.presign_get, key, seconds, file.name, public=True)
+    url = await blocking(objects.presign_get, key, seconds, file.name, inert(file.content_type), public=True)
     return Response(FileUrl(url=url, expires_at=expires_at), headers={"Cache-Control": "no-store"})
 
 
@@ -113,17 +114,17 @@ async def file_url(filename: FromPath[str], principal: NamedDependency[Principal
 )
 def delete_file(filename: FromPath[str], principal: NamedDependency[Principal]) -> None:
     """409 `file_in_use` while a job names it."""
-    key = files.delete(filename, _owner(principal))
+    keys = files.delete(filename, _owner(principal))
     try:
-        objects.delete([key])
+        objects.delete(keys)
     except MillraceError:  # the file is gone for its owner all the same; what is left costs only space
-        log.warning("an object without a row stays", key=key)
+        log.warning("an object without a row stays", keys=keys)
 
 
 async def _upload(request: Request[Any, Any, Any], principal: Principal, key: str | None) -> Response[File]:
     async with (
         idempotent(request, principal.id, key) as once,
-        receive(request, settings().max_upload_bytes, raw=True, hash_only=once.answered) as form,
+        receive(request, settings().max_upload_bytes, owner_id=principal.id, raw=True, hash_only=once.answered) as form,
     ):
         once.same_body(form.fingerprint())
         stored = form.file
@@ -134,7 +135,7 @@ async def _upload(request: Request[Any, Any, Any], principal: Principal, key: st
 
 
 def _store(owner_id: UUID, stored: StoredObject, once: Once) -> None:
-    with once.writing() as connection:
+    with transaction() as connection:
         file = files.insert(connection, owner_id, stored)
         location = f"/api/v1/download/{file.filename}"
         once.record(connection, Response(file, status_code=201, headers={"Location": location}))

@@ -29,7 +29,9 @@ T = TypeVar("T")
 # are held back at all; the rest is passed on as it arrives.
 BUFFER_BYTES = 24 * 1024**2
 UNIT = 256 * 1024
-BUFFER_WAIT_SECONDS = 30.0
+# With four parts of 5 MiB in memory, sixty-four clients of 1 MiB/s each wait this long for their turns.
+BUFFER_WAIT_SECONDS = 120.0
+READ_BACKS = 2  # uploads straight to the store that one process reads back to verify; each fills a core
 CLEAN_UP_SECONDS = 5.0  # an abort is one call
 
 # write: how long the store may take no byte; read: it may well think for a while after the last byte of a part
@@ -46,22 +48,23 @@ class Gateway:
         self.room = Room()
         self._units = asyncio.Semaphore(BUFFER_BYTES // UNIT)
         self._turn = asyncio.Lock()
-        self._uploads = 0
+        self.uploads = 0
+        self.read_backs = asyncio.Semaphore(READ_BACKS)
 
     @contextmanager
     def upload(self) -> Iterator[None]:
         """Around everything an upload does, so that ``close`` can wait until the last one has cleaned up."""
-        self._uploads += 1
+        self.uploads += 1
         try:
             yield
         finally:
-            self._uploads -= 1
+            self.uploads -= 1
 
     async def close(self) -> None:
         """End the connections, after the uploads that the server has just cancelled have left nothing behind."""
         with suppress(TimeoutError):
             async with asyncio.timeout(CLEAN_UP_SECONDS):
-                while self._uploads:  # noqa: ASYNC110  # at the end of a process, where nobody waits for the last ms
+                while self.uploads:  # noqa: ASYNC110  # at the end of a process, where nobody waits for the last ms
                     await asyncio.sleep(0.02)
         await self.http.aclose()
 
@@ -70,7 +73,7 @@ class Gateway:
         """Hold an allowance of ``size`` bytes of memory for the block, waiting for others to give theirs back.
 
         Raises:
-            StorageUnavailable: none came free within 30 s.
+            StorageUnavailable: none came free within two minutes.
         """
         units = min(-(-size // UNIT), BUFFER_BYTES // UNIT)
         taken = 0

@@ -179,6 +179,8 @@ def _headers(error: MillraceError, exception: Exception) -> dict[str, str]:
     headers = dict(exception.headers or {}) if isinstance(exception, HTTPException) and error.status == 405 else {}
     if error.status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="millrace"'
+    if error.status == 408:  # or the slow client would hold its connection, though nothing listens to it any more
+        headers["Connection"] = "close"
     if error.retry_after is not None:
         headers["Retry-After"] = str(max(1, round(error.retry_after)))
     return headers

@@ -5,8 +5,9 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
-from litestar import Request, Response, get
+from litestar import Request, Response, get, route
 from litestar.di import NamedDependency
+from litestar.enums import HttpMethod
 from litestar.params import FromPath, QueryParameter
 from msgspec import Meta
 
@@ -104,8 +105,10 @@ def read_results(
     )
 
 
-@get(
+@route(
     "/jobs/{job_id:uuid}/results.xlsx",
+    http_method=[HttpMethod.GET, HttpMethod.HEAD],
+    status_code=200,
     tags=["results"],
     summary="The result as an XLSX file",
     **documented_download(*_ERRORS, media_type=XLSX),

@@ -15,7 +15,9 @@ _RUSSIAN = {
     "archive in this job": "архив в этой задаче",
     "archive listing": "опись архива",
     "entry in this archive": "запись в этом архиве",
+    "bytes": "байт",
     "file": "файл",
+    "files": "файлов",
     "job": "задача",
     "results": "результаты",
     "submission": "отправка в ML-сервис",
@@ -188,6 +190,35 @@ class BodyTooLarge(MillraceError):
     ru = "Тело запроса больше предела в {limit} байт."
 
 
+class StorageQuotaExceeded(MillraceError):
+    """All your files together may be {limit} {unit}: {used} are taken, and this asks for {asked} more."""
+
+    # not 507: what is full is the caller's share, and only the caller can make room in it
+    code, status, retryable = "storage_quota_exceeded", 413, True
+    ru = "Всем вашим файлам вместе отведено {limit} ({unit}): занято {used}, а нужно ещё {asked}."
+
+
+class UploadIncomplete(MillraceError):
+    """The upload is not what was announced: {reason}"""
+
+    code, status = "upload_incomplete", 409
+    ru = "Загружено не то, что объявлено: {reason}"
+
+
+class UploadTooSlow(MillraceError):
+    """Too little came for {seconds} s; nothing was kept."""
+
+    code, status, retryable = "upload_too_slow", 408, True
+    ru = "Слишком мало данных за {seconds} с; ничего не сохранено."
+
+
+class DigestMismatch(MillraceError):
+    """What came is not what {field} announced ({algorithm}); nothing was kept, send it again."""
+
+    code, status, retryable = "digest_mismatch", 422, True
+    ru = "Пришло не то, что объявлено в {field} ({algorithm}); ничего не сохранено, пришлите ещё раз."
+
+
 class UnsupportedMedia(MillraceError):
     """This endpoint takes {expected}, not {received!r}."""
 
@@ -256,6 +287,13 @@ class RangeNotSatisfiable(MillraceError):
 
     code, status = "range_not_satisfiable", 416
     ru = "Запрошенный диапазон лежит за пределами файла в {size} байт."
+
+
+class TooManyUploads(MillraceError):
+    """Only {limit} of your uploads may be under way at once; end one of them first."""
+
+    code, status, retryable = "too_many_uploads", 429, True
+    ru = "Одновременно можно вести не больше {limit} загрузок; сначала завершите одну из них."
 
 
 class RateLimited(MillraceError):

@@ -83,6 +83,7 @@ class StoredObject(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
     content_type: str
     kind: Kind
+    twin: str | None = None  # the key of an object of the same owner with the same bytes
 
 
 def stored_name(file_id: UUID, name: str) -> str:
@@ -107,6 +108,16 @@ def content_type_of(head: bytes, declared: str | None, name: str) -> str:
     if plain not in {"", UNKNOWN_TYPE} and re.fullmatch(r"[a-z0-9!#$&^_.+-]{1,63}/[a-z0-9!#$&^_.+-]{1,63}", plain):
         return plain
     return mimetypes.guess_type(name, strict=True)[0] or UNKNOWN_TYPE
+
+
+def inert(content_type: str) -> str:
+    """The media type itself, or one that nobody runs for what a browser would: pages, scripts, XML with scripts in it.
+
+    For answers whose other headers are not ours to choose.
+    """
+    kind, _, subtype = content_type.partition("/")
+    runs = subtype in {"html", "xml", "javascript", "ecmascript", "x-javascript", "pdf"} or subtype.endswith("+xml")
+    return UNKNOWN_TYPE if runs or kind in {"multipart", "message"} else content_type
 
 
 # ---------------------------------------------------------------- names on the way in

@@ -16,6 +16,7 @@ Seconds = Annotated[float, msgspec.Meta(gt=0)]
 Keep = Annotated[float, msgspec.Meta(ge=0)]  # seconds; 0 is for ever
 Bytes = Annotated[int, msgspec.Meta(gt=0)]
 Count = Annotated[int, msgspec.Meta(gt=0)]
+Limit = Annotated[int, msgspec.Meta(ge=0)]  # 0 is none
 Secret = Annotated[str, msgspec.Meta(min_length=16)]
 SigningKey = Annotated[str, msgspec.Meta(min_length=32)]  # RFC 7518, section 3.2: no shorter than HS256's output
 
@@ -56,6 +57,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     # files
     max_upload_bytes: Bytes = 5 * 1024**3
     presigned_url_seconds: Count = 900
+    downloads: Literal["stream", "redirect"] = (
+        "stream"  # through the API, or by a presigned URL straight from the store
+    )
+    deduplicate_files: bool = False  # equal bytes of one owner are one object
+    direct_upload_seconds: Annotated[int, msgspec.Meta(gt=0, le=7 * 24 * 3600)] = (
+        6 * 3600
+    )  # S3 signs for a week at most
+    upload_min_bytes_per_second: Limit = 512  # while the client is waited for; slower is cut off
+    owner_uploads_at_once: Limit = 100
+    owner_max_bytes: Limit = 0  # of all an owner's files
+    owner_max_files: Limit = 0
     upload_leftover_seconds: Seconds = 24 * 3600.0  # what nothing names is swept at this age; longer than any upload
     upload_expires_seconds: Seconds = 24 * 3600.0  # a resumable upload, after the last byte of it that was kept
     upload_sweep_seconds: Seconds = 5.0  # between two looks for uploads that expired, or whose process died at the end

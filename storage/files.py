@@ -1,5 +1,6 @@
 """The files table and every statement on it."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -12,6 +13,7 @@ from sqlalchemy import (
     DateTime,
     ForeignKey,
     Index,
+    Select,
     Table,
     Text,
     Uuid,
@@ -21,13 +23,13 @@ from sqlalchemy import (
     select,
     text,
 )
-from sqlalchemy import delete as delete_from
 from sqlalchemy import insert as insert_into
 
 from domain.errors import FileInUse, NotFound, StorageUnavailable
 from domain.files import File, FilePage, StoredObject, stored_name
-from storage.database import autocommit, metadata
-from storage.reconciliation import leftovers
+from storage import quotas
+from storage.database import autocommit, metadata, transaction
+from storage.reconciliation import leftovers, unnamed
 
 files = Table(
     "files",
@@ -35,7 +37,7 @@ files = Table(
     Column("id", Uuid, primary_key=True),
     Column("owner_id", Uuid, ForeignKey("accounts.id", ondelete="RESTRICT"), nullable=False),
     Column("filename", Text, nullable=False, unique=True),
-    Column("object_key", Text, nullable=False, unique=True),
+    Column("object_key", Text, nullable=False, index=True),  # of several files where equal bytes are stored once
     Column("name", Text, nullable=False),
     Column("size", BigInteger, nullable=False),
     Column("content_type", Text, nullable=False),
@@ -47,6 +49,8 @@ files = Table(
 )
 # a page of somebody's files, newest first: UUIDv7 sorts by the time it was made
 Index("ix_files_owner_id_id", files.c.owner_id, files.c.id.desc())
+# equal bytes of an owner, and what all of an owner's files take, without reading the table
+Index("ix_files_owner_id_sha256", files.c.owner_id, files.c.sha256, postgresql_include=["size"])
 
 _seen = [files.c[name] for name in ("id", "filename", "name", "size", "content_type", "sha256", "kind", "created_at")]
 
@@ -59,14 +63,18 @@ class Located(NamedTuple):
 def insert(connection: Connection, owner_id: UUID, stored: StoredObject) -> File:
     """The row of an object that is complete in the storage, as a part of the caller's transaction.
 
+    It names the object's twin instead where the object has one that is still named; then nothing names the object.
+
     Raises:
+        StorageQuotaExceeded
         StorageUnavailable: so much time has passed since that the object counts as a leftover and may be gone.
     """
+    quotas.claim(connection, owner_id, stored.size, stored.id)
     values = {
         "id": stored.id,
         "owner_id": owner_id,
         "filename": stored_name(stored.id, stored.name),
-        "object_key": stored.key,
+        "object_key": _twin(connection, owner_id, stored) or stored.key,
         "name": stored.name,
         "size": stored.size,
         "content_type": stored.content_type,
@@ -75,22 +83,48 @@ def insert(connection: Connection, owner_id: UUID, stored: StoredObject) -> File
     }
     columns = [files.c[name] for name in values]
     row = select(*(literal(value, column.type) for value, column in zip(values.values(), columns, strict=True)))
-    statement = insert_into(files).from_select(columns, row.where(~exists().where(leftovers.c.key == stored.key)))
-    inserted = connection.execute(statement.returning(*_seen)).one_or_none()
-    if inserted is None:
+    fenced = exists().where(leftovers.c.key == values["object_key"])
+    inserted = connection.execute(insert_into(files).from_select(columns, row.where(~fenced)).returning(*_seen))
+    made = inserted.one_or_none()
+    if made is None:
         raise StorageUnavailable(retry_after=1, key=stored.key)
-    return _file(inserted)
+    return _file(made)
 
 
 def create(owner_id: UUID, stored: StoredObject) -> File:
     """``insert`` as a transaction by itself."""
-    with autocommit() as connection:
+    with transaction() as connection:
         return insert(connection, owner_id, stored)
+
+
+def twin(owner_id: UUID, stored: StoredObject) -> str | None:
+    """The key of an object of that owner with the same bytes, if there is one."""
+    with autocommit() as connection:
+        return connection.execute(_equal(owner_id, stored)).scalars().first()
+
+
+def _twin(connection: Connection, owner_id: UUID, stored: StoredObject) -> str | None:
+    """The twin, held: who deletes the last file that names it waits, and then sees ours (``remove``)."""
+    if stored.twin is None:
+        return None
+    statement = _equal(owner_id, stored).where(files.c.object_key == stored.twin).with_for_update(read=True)
+    return connection.execute(statement).scalars().first()
+
+
+def _equal(owner_id: UUID, stored: StoredObject) -> Select[str]:
+    same = (files.c.owner_id == owner_id, files.c.sha256 == stored.sha256, files.c.size == stored.size)
+    return select(files.c.object_key).where(*same).order_by(files.c.id).limit(1)
 
 
 def get(filename: str, owner_id: UUID | None) -> File:
     """The file of that owner; None for ``owner_id`` stands for an administrator, who sees all. Raises NotFound."""
     return locate(filename, owner_id).file
+
+
+def by_id(connection: Connection, file_id: UUID, owner_id: UUID) -> File | None:
+    """The owner's file of that id."""
+    row = connection.execute(select(*_seen).where(files.c.id == file_id, files.c.owner_id == owner_id)).one_or_none()
+    return None if row is None else _file(row)
 
 
 def locate(filename: str, owner_id: UUID | None) -> Located:
@@ -100,11 +134,6 @@ def locate(filename: str, owner_id: UUID | None) -> Located:
     if row is None:
         raise NotFound(what="file")
     return Located(_file(row), row.object_key)
-
-
-def by_id(connection: Connection, file_id: UUID) -> File | None:
-    row = connection.execute(select(*_seen).where(files.c.id == file_id)).one_or_none()
-    return None if row is None else _file(row)
 
 
 def page(owner_id: UUID, limit: int, after: UUID | None = None, name: str | None = None) -> FilePage:
@@ -119,24 +148,51 @@ def page(owner_id: UUID, limit: int, after: UUID | None = None, name: str | None
     return FilePage(items=items[:limit], next=items[limit - 1].id if len(items) > limit else None)
 
 
-def delete(filename: str, owner_id: UUID | None) -> str:
-    """Delete the row; the answer is the key of its object, to be deleted now that nothing names it.
+def delete(filename: str, owner_id: UUID | None) -> list[str]:
+    """Delete the row; the answer is the key of its object, to be deleted now, unless another file names it.
 
     Raises:
         NotFound
         FileInUse: a job names it.
     """
-    statement = delete_from(files).where(*_named(filename, owner_id)).returning(files.c.object_key)
     try:
-        with autocommit() as connection:
-            key = connection.execute(statement).scalar_one_or_none()
+        with transaction() as connection:
+            found = connection.execute(select(files.c.id).where(*_named(filename, owner_id))).scalar_one_or_none()
+            removed = remove(connection, [found] if found else [])
     except exc.IntegrityError as error:
         if isinstance(error.orig, pg.ForeignKeyViolation | pg.RestrictViolation):
             raise FileInUse from error
         raise
-    if key is None:
+    if not removed.number:
         raise NotFound(what="file")
-    return str(key)
+    return removed.keys
+
+
+class Removed(NamedTuple):
+    number: int  # of rows
+    keys: list[str]  # of objects that no row names any more, to be deleted after the commit
+
+
+# All that name the same objects, in order of id: of two who delete files with one object, the second sees what the
+# first has done, and the last of them gets the key. No job can be made of these files until the end of the transaction.
+_hold = text("""
+    SELECT FROM files WHERE object_key IN (SELECT object_key FROM files WHERE id = ANY(:ids)) ORDER BY id FOR UPDATE""")
+_remove = text("DELETE FROM files WHERE id = ANY(:ids) RETURNING object_key")
+_remove_unused = text("""
+    DELETE FROM files WHERE id = ANY(:ids) AND NOT EXISTS (SELECT FROM jobs WHERE input_file_id = files.id)
+    RETURNING object_key""")
+
+
+def remove(connection: Connection, ids: Sequence[UUID], *, unused: bool = False) -> Removed:
+    """Delete these files, with ``unused`` only those that no job works on. Needs a transaction.
+
+    Each statement sees what was committed before it, so the order matters: hold, delete, then look who is left.
+    """
+    if not ids:
+        return Removed(0, [])
+    connection.execute(_hold, {"ids": list(ids)})
+    keys = list(connection.execute(_remove_unused if unused else _remove, {"ids": list(ids)}).scalars())
+    return Removed(len(keys), unnamed(connection, list(dict.fromkeys(keys))) if keys else [])
 
 
 def _named(filename: str, owner_id: UUID | None) -> list[Any]:

@@ -23,15 +23,16 @@ from uuid import UUID
 
 import httpx
 
-from domain.errors import BodyTooLarge, ObjectMissing, StorageUnavailable
+from domain.direct import Arrived
+from domain.errors import BodyTooLarge, ObjectMissing, StorageUnavailable, UploadIncomplete
 from domain.files import attachment
 from storage.configuration import settings
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-# InvalidPart: the store does not have a part it should have
-MISSING = frozenset({"404", "NoSuchKey", "NotFound", "NoSuchUpload", "InvalidPart"})
+MISSING = frozenset({"404", "NoSuchKey", "NotFound", "NoSuchUpload"})
+PARTS_REFUSED = frozenset({"InvalidPart", "InvalidPartOrder", "EntityTooSmall"})
 MIB = 1024**2
 SMALLEST_PART = 5 * MIB  # of all parts of a multipart upload but the last (S3 user guide, multipart upload limits)
 PARTS = 10_000  # the most there may be
@@ -174,15 +175,25 @@ def delete(keys: Iterable[str]) -> None:
 # ---------------------------------------------------------------- presigned URLs (signed locally, nothing is sent)
 
 
-def presign_get(key: str, seconds: int, download_name: str | None = None, *, public: bool = False) -> str:
+def presign_get(
+    key: str,
+    seconds: int,
+    download_name: str | None = None,
+    content_type: str | None = None,
+    *,
+    public: bool = False,
+) -> str:
     """A URL that reads the object for ``seconds``.
 
     With ``download_name`` the store is asked to answer with that name as an attachment (RFC 6266), so that a browser
-    saves the file and never shows it. ``public`` signs for S3_PUBLIC_ENDPOINT_URL, where clients outside reach it.
+    saves the file and never shows it; with ``content_type`` to answer with that one.
+    ``public`` signs for S3_PUBLIC_ENDPOINT_URL, where clients outside reach it.
     """
     params = {"Bucket": _bucket(), "Key": key}
     if download_name is not None:
         params["ResponseContentDisposition"] = attachment(download_name)
+    if content_type is not None:
+        params["ResponseContentType"] = content_type
     return client(public=public).generate_presigned_url("get_object", Params=params, ExpiresIn=seconds)
 
 
@@ -195,10 +206,17 @@ def presign_put(key: str, seconds: int, content_type: str | None = None, *, publ
     return client(public=public).generate_presigned_url("put_object", Params=params, ExpiresIn=seconds)
 
 
-def presign_part(key: str, upload_id: str, number: int, seconds: int) -> str:
-    """A URL that writes part ``number`` (from 1) of a multipart upload."""
+def presign_part(
+    key: str, upload_id: str, number: int, seconds: int, size: int | None = None, *, public: bool = False
+) -> str:
+    """A URL that writes part ``number`` (from 1) of a multipart upload.
+
+    With ``size`` its Content-Length is signed too. Not every server looks at that: check ``parts_of`` afterwards.
+    """
     params: dict[str, Any] = {"Bucket": _bucket(), "Key": key, "UploadId": upload_id, "PartNumber": number}
-    return client().generate_presigned_url("upload_part", Params=params, ExpiresIn=seconds)
+    if size is not None:
+        params["ContentLength"] = size
+    return client(public=public).generate_presigned_url("upload_part", Params=params, ExpiresIn=seconds)
 
 
 # ---------------------------------------------------------------- multipart uploads
@@ -227,7 +245,11 @@ def knows_multipart(key: str, upload_id: str) -> bool:
 
 
 def complete_multipart(key: str, upload_id: str, etags: list[str]) -> None:
-    """Make the object of its parts; ``etags`` are theirs in order of part number."""
+    """Make the object of its parts; ``etags`` are theirs in order of part number.
+
+    Raises:
+        UploadIncomplete: the store has another part under that number by now.
+    """
     parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(etags, 1)]
     with _translated(key):
         client().complete_multipart_upload(
@@ -236,6 +258,17 @@ def complete_multipart(key: str, upload_id: str, etags: list[str]) -> None:
             UploadId=upload_id,
             MultipartUpload={"Parts": parts},  # type: ignore[typeddict-item]  # the stubs want a literal dict
         )
+
+
+def parts_of(key: str, upload_id: str) -> dict[int, Arrived]:
+    """The parts of an unfinished multipart upload by number. Raises ObjectMissing when there is no such upload."""
+    with _translated(key):
+        pages = client().get_paginator("list_parts").paginate(Bucket=_bucket(), Key=key, UploadId=upload_id)
+        return {
+            one["PartNumber"]: Arrived(size=one["Size"], etag=one["ETag"])
+            for page in pages
+            for one in page.get("Parts", [])
+        }
 
 
 def abort_multipart(key: str, upload_id: str) -> None:
@@ -355,6 +388,8 @@ def _translated(key: str) -> Iterator[None]:
             raise StorageUnavailable(retry_after=1, key=key) from error
         if code in MISSING:
             raise ObjectMissing(key=key) from error
+        if code in PARTS_REFUSED:
+            raise UploadIncomplete(reason=f"the storage refuses its parts ({code})") from error
         raise
     except (boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError) as error:
         raise StorageUnavailable(retry_after=1, key=key) from error

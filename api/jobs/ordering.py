@@ -14,7 +14,8 @@ from api.jobs.examples import PENDING, QUEUED
 from api.jobs.reading import found
 from api.objects import blocking
 from api.openapi.operation import Content, documented
-from api.uploads import STREAMED, StoredObject, documented_upload, form, receive
+from api.uploads import ASKED, RAW, STREAMED, StoredObject, documented_upload, form, receive
+from domain import digests
 from domain.accounts import Principal
 from domain.errors import BodyTooLarge, Conflict, Invalid, MalformedRequest, NotFound, UnknownProfile, UnsupportedMedia
 from domain.files import File
@@ -29,7 +30,13 @@ from storage.jobs.orders import new_job, set_going, store
 
 _MULTIPART = "multipart/form-data"
 _JSON = "application/json"
+_RAW = "application/octet-stream"
+# What curl and browsers send when nobody has thought of a media type: a mistake more likely than a file.
+_NOT_A_FILE = frozenset({"", "application/x-www-form-urlencoded"})
+_EXPECTED = f"{_MULTIPART}, {_JSON} or the file itself under its own media type"
 MAX_JSON = 64 * 1024  # bytes
+
+_IN_QUERY = [name for name in JobOrder.__struct_fields__ if name != "filename"]
 
 
 @post(
@@ -41,10 +48,11 @@ MAX_JSON = 64 * 1024  # bytes
     **documented(
         *STREAMED,
         NotFound(what="file"),
-        UnsupportedMedia(expected=f"{_MULTIPART} or {_JSON}", received="text/plain"),
+        UnsupportedMedia(expected=_EXPECTED, received="application/x-www-form-urlencoded"),
         Invalid(field="threshold", reason="Expected `float` <= 1.0"),
         UnknownProfile(field="profile", profile="x-ray", known="default"),
-        takes={_MULTIPART: form(JobOrder, leave_out="filename"), _JSON: Content(schema=JobOrder)},
+        takes={_MULTIPART: form(JobOrder, leave_out="filename"), _JSON: Content(schema=JobOrder), _RAW: RAW},
+        asks={**ASKED, **{one: ("query", f"`{one}`, where the body is the file itself") for one in _IN_QUERY}},
         answer={"With its file": QUEUED, "Without": PENDING},
         headers={"Location": "The job"},
     ),
@@ -52,20 +60,16 @@ MAX_JSON = 64 * 1024  # bytes
 async def order_job(
     request: Request[Any, Any, Any], principal: NamedDependency[Principal], idempotency_key: IdempotencyKey = None
 ) -> Response[Job]:
-    """Send `multipart/form-data` with `file` and the fields below, each optional, or the same as JSON with the
-    `filename` of an uploaded file in place of `file`. The answer comes once the job is safely stored; `Location` is the
-    job, `/events` below it its live stream. Without a file it stays `pending` until one is attached."""
+    """Send `multipart/form-data` with `file` and the fields below, each optional; or the file itself as the body, and
+    the fields as query parameters; or the same as JSON with the `filename` of an uploaded file in place of `file`. The
+    answer comes once the job is safely stored; `Location` is the job, `/events` below it its live stream. Without a
+    file it stays `pending` until one is attached."""
     async with idempotent(request, principal.id, idempotency_key) as once:
-        if _media_type(request) == _MULTIPART:
-            async with receive(request, settings().max_upload_bytes, hash_only=once.answered) as form:
-                once.same_body(form.fingerprint())
-                order = read_order(form.fields)
-                job = new_job(order, principal.id, form.file.name if form.file else None)
-                stored = form.file
-                ordered = await form.keep(lambda: _store(job, stored, once))
-        else:
+        if _media_type(request) == _JSON:
             order = await _read_json(request, once)
             ordered = await blocking(_order_with_uploaded, order, principal, once)
+        else:
+            ordered = await _order_with_sent(request, principal, once)
         await blocking(set_going, ordered)
     return once.answer
 
@@ -85,7 +89,7 @@ async def attach_file(
     """The file as `multipart/form-data` or as the body itself. 409 `conflict` when the job is not `pending`."""
     job = await blocking(found, job_id, principal)
     pipeline = named(dispatch.pipelines(), job.kind)
-    async with receive(request, settings().max_upload_bytes, raw=True) as form:
+    async with receive(request, settings().max_upload_bytes, owner_id=principal.id, raw=True) as form:
         if form.file is None:
             raise Invalid(field="file", reason="there is no file in the form")
         stored = form.file
@@ -94,14 +98,43 @@ async def attach_file(
     return await blocking(found, job_id, principal)
 
 
+async def _order_with_sent(request: Request[Any, Any, Any], principal: Principal, once: Once) -> commands.Ordered:
+    """A form, or the file itself and the rest in the query."""
+    if _media_type(request) in _NOT_A_FILE:
+        raise UnsupportedMedia(expected=_EXPECTED, received=_media_type(request))
+    in_query = {} if _media_type(request) == _MULTIPART else _read_query(request)
+    limit = settings().max_upload_bytes
+    async with receive(request, limit, owner_id=principal.id, raw=True, hash_only=once.answered) as form:
+        form.fields.update(in_query)
+        once.same_body(form.fingerprint())
+        order, stored = read_order(form.fields), form.file
+        if stored is None:
+            return await blocking(_order_with_uploaded, order, principal, once)
+        if order.filename is not None:
+            raise Invalid(field="filename", reason="either a file is sent or `filename` names an uploaded one")
+        job = new_job(order, principal.id, stored.name)
+        return await form.keep(lambda: _store(job, stored, once))
+
+
+def _read_query(request: Request[Any, Any, Any]) -> dict[str, str]:
+    given = [(name, value) for name, value in request.query_params.multi_items() if name != "name"]
+    fields = dict(given)
+    for name, value in given:
+        if fields[name] != value:
+            raise Invalid(field=name, reason=f"`{name}` is given twice")
+        if "\0" in value:  # no text column can hold it
+            raise Invalid(field=name, reason=f"`{name}` holds a NUL character")
+    return fields
+
+
 def _media_type(request: Request[Any, Any, Any]) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 async def _read_json(request: Request[Any, Any, Any], once: Once) -> JobOrder:
-    if _media_type(request) != _JSON:
-        raise UnsupportedMedia(expected=f"{_MULTIPART} or {_JSON}", received=_media_type(request))
+    wanted = digests.announced(request.headers.multi_items())
     body = await _bounded(request)
+    digests.check(body, wanted)
     once.same_body(fingerprint(body))
     try:
         return msgspec.json.decode(body, type=JobOrder)
@@ -121,12 +154,11 @@ async def _bounded(request: Request[Any, Any, Any]) -> bytes:
     return bytes(body)
 
 
-def _store(job: commands.NewJob, stored: StoredObject | None, once: Once) -> commands.Ordered:
+def _store(job: commands.NewJob, stored: StoredObject, once: Once) -> commands.Ordered:
     reached("order.stored", job.id)
     with transaction() as connection:
-        if stored is not None:
-            file = files.insert(connection, job.owner_id, stored)
-            job = msgspec.structs.replace(job, input_file_id=file.id, owns_input=True)
+        file = files.insert(connection, job.owner_id, stored)
+        job = msgspec.structs.replace(job, input_file_id=file.id, owns_input=True)
         return create(connection, job, once)
 
 

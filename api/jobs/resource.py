@@ -3,8 +3,9 @@
 from typing import Annotated, Any
 from uuid import UUID
 
-from litestar import Request, Response, delete, get, put
+from litestar import Request, Response, delete, get, put, route
 from litestar.di import NamedDependency
+from litestar.enums import HttpMethod
 from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import UNSET
 
@@ -96,8 +97,10 @@ def delete_job(job_id: FromPath[UUID], principal: NamedDependency[Principal]) ->
     objects.delete([*keys, *objects.below(objects.result_prefix(job_id))])
 
 
-@get(
+@route(
     "/jobs/{job_id:uuid}/file",
+    http_method=[HttpMethod.GET, HttpMethod.HEAD],
+    status_code=200,
     tags=["jobs"],
     summary="Download a job's input",
     **documented_download(_NO_JOB, JobNotReady(what="file", status=Status.PENDING)),
@@ -110,7 +113,7 @@ async def read_input(
     if job.file is None or key is None:
         raise JobNotReady(what="file", status=job.status)
     file = job.file
-    return await download(request, key, file.name, file.size, file.sha256, file.content_type)
+    return await download(request, key, file.name, file.size, file.sha256, file.content_type, sha256=file.sha256)
 
 
 routes = [list_jobs, read_job, change_job, delete_job, read_input]

@@ -37,6 +37,7 @@ _PATHS = {
     "username": ("The account's `username`, in any case", "anna.petrova"),
     "filename": ("The file's stored name: its `filename`", "01994d2e-6a4f-7f12-b6a8-c43e5b7d9012.zip"),
     "entry": ("The entry's `index` in the listing", 0),
+    "direct_id": ("The upload's `id`", "01994d2e-6a4f-7f12-b6a8-c43e5b7d9012"),
 }
 _ANY_OTHER = {
     "description": "Any other error",

@@ -8,9 +8,21 @@ whole body in memory, nothing on local disk. Uploads that can be resumed (``tus.
 store, too.
 """
 
-from api.uploads.description import STREAMED, documented_upload, form
-from api.uploads.receiver import ReceivedForm, receive
+from api.uploads.description import ASKED, RAW, STREAMED, documented_upload, form
+from api.uploads.receiver import ReceivedForm, drop_unless_named, receive, with_twin
 from api.uploads.tus import routes
 from domain.files import StoredObject
 
-__all__ = ["STREAMED", "ReceivedForm", "StoredObject", "documented_upload", "form", "receive", "routes"]
+__all__ = [
+    "ASKED",
+    "RAW",
+    "STREAMED",
+    "ReceivedForm",
+    "StoredObject",
+    "documented_upload",
+    "drop_unless_named",
+    "form",
+    "receive",
+    "routes",
+    "with_twin",
+]

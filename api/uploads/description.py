@@ -5,20 +5,44 @@ from typing import Any, Literal
 import msgspec
 
 from api.openapi.operation import BINARY, Content, documented
-from domain.errors import BodyTooLarge, ClientGone, Invalid, MalformedRequest, MillraceError, StorageUnavailable
+from domain.errors import (
+    BodyTooLarge,
+    ClientGone,
+    DigestMismatch,
+    Invalid,
+    MalformedRequest,
+    MillraceError,
+    StorageQuotaExceeded,
+    StorageUnavailable,
+    TooManyUploads,
+    UploadTooSlow,
+)
 
 MULTIPART = "multipart/form-data"
 _FILE = {**BINARY, "description": "At most one; its name may be in any encoding", "examples": ["@scans.zip"]}
-
-_NAMED: tuple[Literal["header"], str] = ("header", '`attachment; filename="scans.zip"`: the same, and wins over `name`')
 
 # What every body that is streamed into the storage can end with.
 STREAMED: tuple[MillraceError, ...] = (
     MalformedRequest(reason="a field is given twice", field="title"),
     ClientGone(),
     BodyTooLarge(limit=5 * 1024**3),
+    StorageQuotaExceeded(unit="bytes", limit=10 * 1024**3, used=10 * 1024**3 - 4096, asked=8885),
+    DigestMismatch(field="Content-Digest", algorithm="sha-256"),
+    UploadTooSlow(seconds=20),
+    TooManyUploads(limit=100),
     StorageUnavailable(),
 )
+
+RAW = Content(schema={**BINARY, "description": "The file itself, of any other media type"}, example="@scans.zip")
+
+_DIGEST = "`sha-256=:...:`, `sha-512=:...:` (RFC 9530) of the body, or as a header of a form's part, of the file"
+# What every such body may be sent with, besides the parameters of the signature.
+ASKED: dict[str, tuple[Literal["query", "header"], str]] = {
+    "name": ("query", "The file's name, where the body is the file itself"),
+    "Content-Disposition": ("header", '`attachment; filename="scans.zip"`: the same, and wins over `name`'),
+    "Content-Digest": ("header", f"{_DIGEST}; 422 `digest_mismatch` when it is another"),
+    "Repr-Digest": ("header", "The same"),
+}
 
 
 def form(order: type | None = None, leave_out: str = "", required: tuple[str, ...] = ()) -> Content:
@@ -38,13 +62,7 @@ def documented_upload(*errors: MillraceError, **said: Any) -> dict[str, Any]:
         *errors,
         *STREAMED,
         Invalid(field="file", reason="there is no file in the form"),
-        takes={
-            MULTIPART: form(required=("file",)),
-            "application/octet-stream": Content(
-                schema={**BINARY, "description": "The file itself, of any media type but that of a form"},
-                example="@scans.zip",
-            ),
-        },
-        asks={"name": ("query", "The file's name, where the body is the file itself"), "Content-Disposition": _NAMED},
+        takes={MULTIPART: form(required=("file",)), "application/octet-stream": RAW},
+        asks=ASKED,
         **said,
     )

@@ -20,6 +20,7 @@ from storage import objects
 from storage.objects import MIB, PARTS, SMALLEST_PART
 
 PART = 32 * MIB
+PADDING = 64 * 1024
 IN_FLIGHT = 3  # one part being sent while the store still thinks about two before it
 URL_SECONDS = 3600  # a URL is checked when its PUT begins
 
@@ -27,10 +28,11 @@ log = structlog.get_logger(__name__)
 
 
 class Promise(NamedTuple):
-    """What the length of the request says of the length of its file, in bytes; both are the same for a raw body."""
+    """What the length of the request says of the length of its file, in bytes; all are the same for a raw body."""
 
     least: int
     most: int
+    likely: int | None = None  # if it is a form as everybody sends it
 
     @property
     def exact(self) -> bool:
@@ -84,6 +86,9 @@ class Writer:
 
     async def _write_promised(self, intake: Intake, promise: Promise) -> None:
         sizes = plan(promise, max(PART, self._least_part))
+        if not sizes and promise.likely is not None:
+            await self._write_likely(intake, promise.likely, promise.most)
+            return
         if not sizes:
             async with self._gate.buffer(promise.most):
                 await self._put_object(await _hold(intake, promise.most))
@@ -99,12 +104,32 @@ class Writer:
             await self._start_part(_listed(rest), _length(rest))
         await self._complete()
 
+    async def _write_likely(self, intake: Intake, likely: int, most: int) -> None:
+        """A small file passed on as it comes, however slowly, with a length that is only very likely.
+
+        Where it turns out to be another, what the store has is filled up, read back and written once more: then
+        memory is needed for a moment, and not for as long as the client takes.
+        """
+        await self._put_object(_padded(intake, likely), likely)
+        kept = intake.size
+        rest = await _hold(intake, most - likely) if kept == likely else []
+        if rest or kept < likely:
+            async with self._gate.buffer(most):
+                try:
+                    before = await blocking(objects.read_range, self._key, 0, kept)
+                except ObjectMissing as error:
+                    raise StorageUnavailable(retry_after=1) from error
+                await self._put_object([before, *rest])
+
     async def _write_unknown(self, intake: Intake, size: int) -> None:
         ended = False
         while not ended:
+            # no allowance for who has yet to send something: a slow client would hold it for nothing
+            first = await intake.read(size)
             async with AsyncExitStack() as allowance:
                 await allowance.enter_async_context(self._gate.buffer(size))
-                held = await _hold(intake, size)
+                held = [first] if first else []
+                held += await _hold(intake, size - len(first))
                 ended = _length(held) < size
                 if ended and not self._upload_id:
                     await self._put_object(held)
@@ -216,6 +241,13 @@ async def _stream(intake: Intake, size: int, taken: asyncio.Future[None]) -> Asy
         size -= len(chunk)
         if not size:
             taken.set_result(None)
+        yield chunk
+
+
+async def _padded(intake: Intake, size: int) -> AsyncIterator[bytes]:
+    while size > 0:
+        chunk = await intake.read(size) or bytes(min(size, PADDING))
+        size -= len(chunk)
         yield chunk
 
 

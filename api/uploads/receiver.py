@@ -2,8 +2,9 @@
 
 import hashlib
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
+from uuid import UUID
 
 import msgspec
 import structlog
@@ -13,10 +14,14 @@ from api.objects import blocking, gateway, unbroken
 from api.uploads.body import BESIDE_BYTES, Body, Form
 from api.uploads.intake import CHUNK_BYTES, Intake
 from api.uploads.parts import Promise, Writer
+from api.uploads.places import place
+from domain.digests import announced
 from domain.errors import DatabaseUnavailable, MalformedRequest, MillraceError, UnsupportedMedia
 from domain.files import UNNAMED, StoredObject, clean_name, content_type_of, kind_of, name_from
 from domain.identity import new_id
-from storage import objects
+from storage import files, objects, quotas, reconciliation
+from storage.configuration import settings
+from storage.database import autocommit
 
 T = TypeVar("T")
 MULTIPART = "multipart/form-data"
@@ -53,6 +58,8 @@ class ReceivedForm:
                 self._kept = True
                 raise
             self._kept = True
+            if self.file is not None:
+                await drop_unless_named(self.file)
             return answer
 
         return await unbroken(writing())
@@ -69,45 +76,105 @@ class ReceivedForm:
 
 @asynccontextmanager
 async def receive(
-    request: Request[Any, Any, Any], limit: int, *, raw: bool = False, hash_only: bool = False
+    request: Request[Any, Any, Any],
+    limit: int,
+    *,
+    owner_id: UUID | None = None,
+    raw: bool = False,
+    hash_only: bool = False,
 ) -> AsyncIterator[ReceivedForm]:
     """Read the request's body, its file straight into the store; at the end of the block what was not kept is deleted.
 
     ``limit`` is for the whole body, in bytes; the route needs ``request_max_body_size=None``. With ``raw`` a body that
     is not multipart is the file itself, named by Content-Disposition or the query parameter ``name``. With
-    ``hash_only`` nothing is stored: the file is only read, to know its ``fingerprint``.
+    ``hash_only`` nothing is stored: the file is only read, to know its ``fingerprint``. With ``owner_id`` it counts as
+    one of that owner's uploads under way.
 
     Raises:
         BodyTooLarge: the announced length (before anything is read) or what comes is over ``limit``.
         UnsupportedMedia: not multipart/form-data, and ``raw`` is off.
-        MalformedRequest: no boundary, cut short, two files, a field twice, more fields than allowed.
-        ClientGone: the client closed the connection in the middle, or sent nothing for a minute.
+        MalformedRequest: no boundary, cut short, two files, a field twice, more fields than allowed, no digest.
+        DigestMismatch: the body, or the file in the form, is not what a digest field announced.
+        TooManyUploads: the owner has as many under way as may be; nothing was read.
+        StorageQuotaExceeded: the announced length is more than the owner has room for; nothing was read.
+        ClientGone: the client closed the connection in the middle.
+        UploadTooSlow: it sent next to nothing for some time.
         StorageUnavailable: the store refused, or broke off; nothing was kept.
     """
     form = ReceivedForm(hash_only=hash_only)
-    with gateway().upload():
+    async with AsyncExitStack() as around:
+        around.enter_context(gateway().upload())
+        if owner_id is not None:
+            await around.enter_async_context(place(request, owner_id))
         try:
             content_type = request.headers.get("content-type", "")
             media_type = content_type.partition(";")[0].strip().lower()
-            body = Body(request, limit)
+            body = Body(request, limit, settings().upload_min_bytes_per_second)
+            if owner_id is not None and not hash_only:
+                await _room(owner_id, body, media_type)
             if media_type == MULTIPART:
                 await _receive_form(form, Form(body, content_type))
             elif raw:
                 await _receive_raw(form, body, request, content_type)
             else:
                 raise UnsupportedMedia(expected=MULTIPART, received=media_type)
+            if owner_id is not None and form.file is not None and settings().deduplicate_files:
+                form.file = await with_twin(owner_id, form.file)
             yield form
         finally:
             await unbroken(form.discard())
 
 
+async def _room(owner_id: UUID, body: Body, media_type: str) -> None:
+    """Refuse what surely exceeds the quota before it is sent; the last word has the transaction that writes the row."""
+    least = body.length or 0
+    if media_type == MULTIPART:
+        least -= BESIDE_BYTES
+        if least <= 0:
+            return  # it may well be without a file
+    if quotas.limited():
+        await blocking(_check_quota, owner_id, least)
+
+
+def _check_quota(owner_id: UUID, least: int) -> None:
+    with autocommit() as connection:
+        quotas.check(connection, owner_id, least)
+
+
+async def with_twin(owner_id: UUID, stored: StoredObject) -> StoredObject:
+    """The same, knowing an object of the owner's with the same bytes that is still there, if there is one."""
+    try:
+        twin = await blocking(files.twin, owner_id, stored)
+        if twin is not None and await blocking(objects.size_of, twin) == stored.size:
+            return msgspec.structs.replace(stored, twin=twin)
+    except MillraceError:  # it is an economy, and no reason to refuse
+        log.warning("twin_not_found", key=stored.key)
+    return stored
+
+
+async def drop_unless_named(stored: StoredObject) -> None:
+    """Delete the object if its row names the twin instead; nothing can name it any more then."""
+    if stored.twin is None:
+        return
+    try:
+        await blocking(_drop_unless_named, stored.key)
+    except MillraceError:
+        log.warning("an object without a row stays", key=stored.key)
+
+
+def _drop_unless_named(key: str) -> None:
+    with autocommit() as connection:
+        unnamed = reconciliation.unnamed(connection, [key])
+    objects.delete(unnamed)
+
+
 async def _receive_form(received: ReceivedForm, form: Form) -> None:
-    length = form.body.length
-    promise = None if length is None else Promise(least=max(0, length - BESIDE_BYTES), most=length)
+    form.body.digest()
     try:
         while segment := await form.until_file():
+            promise = form.promise()
             name = name_from(segment.header("Content-Disposition", ""))
-            intake = Intake(form.file())
+            intake = Intake(form.file(), announced(segment.headerlist))
             head = await intake.head()
             if not name and not head:
                 continue  # what a browser sends where no file was chosen
@@ -115,7 +182,9 @@ async def _receive_form(received: ReceivedForm, form: Form) -> None:
                 raise MalformedRequest(reason="there is more than one file", field=segment.name)
             declared = segment.content_type
             received.file = await _store(received, intake, promise, name or UNNAMED, declared, form.body.limit)
+            await intake.check()
         received.fields = form.fields
+        await form.body.check()
     finally:
         await form.close()
 
@@ -124,8 +193,10 @@ async def _receive_raw(received: ReceivedForm, body: Body, request: Request[Any,
     promise = None if body.length is None else Promise(least=body.length, most=body.length)
     name = name_from(request.headers.get("content-disposition", "")) or clean_name(request.query_params.get("name", ""))
     chunks = body.chunks()
+    intake = Intake(chunks, body.announced)
     try:
-        received.file = await _store(received, Intake(chunks), promise, name or UNNAMED, content_type, body.limit)
+        received.file = await _store(received, intake, promise, name or UNNAMED, content_type, body.limit)
+        await intake.check()
     finally:
         await chunks.aclose()
 

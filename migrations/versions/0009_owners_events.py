@@ -1,12 +1,12 @@
 """An owner's events in the order they became visible, and final jobs that are final in all that a client sees of them.
 
-Revision 0009, after 0007.
+Revision 0009, after 0008.
 """
 
 from alembic import op
 
 revision = "0009"
-down_revision = "0007"
+down_revision = "0008"
 branch_labels = None
 depends_on = None
 

@@ -7,7 +7,7 @@ import msgspec
 from sqlalchemy import Connection, text
 
 from domain.errors import BodyTooLarge, Conflict
-from storage import objects
+from storage import objects, quotas
 from storage.configuration import settings
 from storage.jobs.commands import NewJob
 from storage.uploads.receiving import LOOK, Standing, standing_of
@@ -72,6 +72,8 @@ def _insert(connection: Connection, new: NewUpload, sources: list[UUID] | None) 
         "job": None if new.job is None else msgspec.json.encode(new.job).decode(),
         "keep": config.upload_expires_seconds,
     }
+    if not new.partial:  # the parts of a final upload count with it
+        quotas.claim(connection, new.owner_id, new.length or 0, new.id)
     connection.execute(_new, values)
     return standing_of(connection.execute(LOOK, {"id": new.id, "owner_id": new.owner_id}).one())
 

@@ -16,7 +16,14 @@ import msgspec
 import structlog
 from sqlalchemy import Connection, text
 
-from domain.errors import MillraceError, ObjectMissing, StorageUnavailable, UploadLocked
+from domain.errors import (
+    MillraceError,
+    ObjectMissing,
+    StorageQuotaExceeded,
+    StorageUnavailable,
+    UploadIncomplete,
+    UploadLocked,
+)
 from domain.files import SNIFF_BYTES, StoredObject, content_type_of, kind_of
 from domain.uploads import metadata, name_of, type_of
 from storage import files, objects
@@ -24,7 +31,7 @@ from storage.configuration import settings
 from storage.database import autocommit, transaction
 from storage.failpoints import reached
 from storage.jobs import commands, orders
-from storage.uploads import receiving
+from storage.uploads import receiving, removal
 from storage.uploads.receiving import Held
 
 READ_BYTES = 1024**2  # of one range, when an object has to be read again
@@ -72,6 +79,7 @@ def finish(held: Held, sha256: str | None = None) -> None:
     Raises:
         UploadLocked: the claim is another's by now, or it is done.
         StorageUnavailable: the store does not have it, or cannot be reached; the sweep tries again.
+        StorageQuotaExceeded: its owner may not keep so much; the upload is gone.
     """
     with _beating(held):
         with autocommit() as connection:
@@ -86,7 +94,11 @@ def finish(held: Held, sha256: str | None = None) -> None:
                 receiving.reset(held)
             raise StorageUnavailable(retry_after=5) from error
         reached("order.stored", held.id)
-        ordered = _commit(held, row, stored)
+        try:
+            ordered = _commit(held, row, stored)
+        except StorageQuotaExceeded:
+            removal.drop(held)
+            raise
     if ordered is not None:
         orders.set_going(ordered)
     if row.tail_key not in (None, stored.key):  # it is in the object now
@@ -148,10 +160,10 @@ def _complete_parts(row: Any) -> None:
             tail = objects.read(row.tail_key, row.part_size)
             etags.append(objects.upload_part(row.object_key, row.multipart_id, len(etags) + 1, tail))
         objects.complete_multipart(row.object_key, row.multipart_id, etags)
-    except ObjectMissing:
+    except (ObjectMissing, UploadIncomplete) as error:
         # somebody who died had completed it, or the store has lost it
         if objects.size_of(row.object_key) != row.length:
-            raise
+            raise ObjectMissing(key=row.object_key) from error
 
 
 def _sha256(key: str, size: int) -> str:

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, text
 from domain.errors import MillraceError, NotFound, UploadLocked
 from storage import objects
 from storage.database import autocommit
+from storage.uploads.receiving import Held
 
 _log = structlog.get_logger()
 
@@ -20,6 +21,7 @@ _LEFT = "state, partial, object_key, multipart_id, tail_key"
 _terminate = text(f"""
     DELETE FROM uploads WHERE id = :id AND owner_id = :owner_id AND state <> 'finishing' AND NOT {_NEEDED}
     RETURNING {_LEFT}""")
+_drop = text(f"DELETE FROM uploads WHERE id = :id AND claim = :claim RETURNING {_LEFT}")
 _exists = text("SELECT FROM uploads WHERE id = :id AND owner_id = :owner_id")
 _expire = text(f"""
     DELETE FROM uploads WHERE id IN (
@@ -55,6 +57,14 @@ def terminate(upload_id: UUID, owner_id: UUID) -> Remains:
     if row is None:
         raise NotFound(what="upload")
     return _remains(row)
+
+
+def drop(held: Held) -> None:
+    """End an upload that is whole and may not become a file."""
+    with autocommit() as connection:
+        row = connection.execute(_drop, {"id": held.id, "claim": held.claim}).one_or_none()
+    if row is not None:
+        sweep_out([_remains(row)])
 
 
 def end(upload_id: UUID, owner_id: UUID) -> None:

@@ -21,7 +21,7 @@ def view(standing: Standing) -> Upload:
     job_id: UUID | None = None
     if standing.state == "complete":
         with autocommit() as connection:
-            file = files.by_id(connection, standing.id)
+            file = files.by_id(connection, standing.id, standing.owner_id)
             job_id = connection.execute(_job, {"id": standing.id}).scalar_one_or_none()
     return Upload(
         id=standing.id,

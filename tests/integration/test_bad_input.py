@@ -99,7 +99,7 @@ def test_what_cannot_be_stored_or_read_is_never_a_500(scripted: Stack, scripted_
 
 
 def test_another_media_type_is_415(scripted_user: User) -> None:
-    answer = scripted_user.http.post("/jobs", content=b"a=b", headers={"Content-Type": "text/plain"})
+    answer = scripted_user.http.post("/jobs", data={"title": "a"})
     assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")
 
 

@@ -267,7 +267,8 @@ def too_large(user: User, key: str, more: bytes) -> httpx.Response:
 
 
 def wrong_media(user: User, key: str, more: bytes) -> httpx.Response:
-    return user.http.post("/jobs", content=b"text" + more, headers={HEADER: key, "Content-Type": "text/plain"})
+    urlencoded = "application/x-www-form-urlencoded"
+    return user.http.post("/jobs", content=b"text" + more, headers={HEADER: key, "Content-Type": urlencoded})
 
 
 REFUSED: list[tuple[Send, int]] = [

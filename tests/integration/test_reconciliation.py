@@ -247,7 +247,7 @@ def test_no_order_of_uploads_deletes_and_sweeps_loses_a_named_object(
             counts["committed"] += 1
             mine.append(file.filename)
             if chance.random() < 0.3:
-                objects.delete([rows.delete(mine.pop(chance.randrange(len(mine))), owner)])
+                objects.delete(rows.delete(mine.pop(chance.randrange(len(mine))), owner))
                 counts["deleted"] += 1
 
     def sweep() -> None:

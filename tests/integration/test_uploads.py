@@ -115,13 +115,13 @@ class Gate:
 class Api:
     """The API as a process of its own."""
 
-    def __init__(self, environ: dict[str, str], log: Path) -> None:
+    def __init__(self, environ: dict[str, str], log: Path, factory: str = "test_uploads:app_with_echo") -> None:
         with socket.socket() as unused:
             unused.bind(("127.0.0.1", 0))
             self.port = unused.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}/api/v1"
         self.log = log
-        words = ["-m", "uvicorn", "--factory", "test_uploads:app_with_echo", "--port", str(self.port)]
+        words = ["-m", "uvicorn", "--factory", factory, "--port", str(self.port)]
         words += ["--loop", "uvloop", "--http", "httptools", "--timeout-graceful-shutdown", "1", "--no-access-log"]
         with log.open("w") as sink:
             self.process = subprocess.Popen(
@@ -303,6 +303,41 @@ def test_a_body_that_looks_like_its_boundary_arrives_whole(user: User) -> None:
     data = (b"\r\n--xy" + b"\r\n--xyy\r\n" + b"\r\n-\r" + b"--xyz") * 20_000
     answer = user("POST", "/upload", FORM, content=form(('name="file"; filename="a"', data)))
     assert answer.json()["sha256"] == hashlib.sha256(data).hexdigest()
+
+
+@pytest.mark.parametrize("size", [0, 1, 100, 70_000, 3 * MIB])
+@pytest.mark.parametrize(
+    ("after", "end"),
+    [
+        ((), b"--xyz--\r\n"),
+        ((), b"--xyz--"),
+        ((), b"--xyz--\r\n\r\n"),
+        ((), b"--xyz--\r\n" + b"epilogue " * 5000),
+        ((('name="after"', b"2"),), b"--xyz--\r\n"),
+        ((('name="after"', b"\n" * 60_000),), b"--xyz--"),
+    ],
+    ids=["as always", "no line break", "two", "epilogue", "a field", "a long field"],
+)
+def test_a_small_file_is_exact_whatever_the_form_holds_after_it(
+    user: User, size: int, after: tuple[tuple[str, bytes], ...], end: bytes
+) -> None:
+    data = os.urandom(size)
+    before = ('name="before"', b"\n\r\n" * 1000 + b"\r")
+    body = form(before, ('name="file"; filename="a.bin"', data), *after, end=end)
+    for pieces in (body, [body[:3020], body[3020:3080], body[3080:]], [body[:-1], body[-1:]]):
+        length = {"Content-Length": str(len(body))}
+        answer = user("POST", "/upload", FORM | length, content=pieces if isinstance(pieces, bytes) else iter(pieces))
+        assert answer.status_code == 201, answer.text
+        file = answer.json()
+        assert (file["size"], file["sha256"]) == (size, hashlib.sha256(data).hexdigest())
+        assert objects.read(f"inputs/{file['id']}", LIMIT) == data
+        objects.delete([f"inputs/{file['id']}"])
+
+
+def test_a_file_after_one_that_was_not_chosen_arrives_whole(user: User) -> None:
+    data = os.urandom(2 * MIB)
+    body = form(('name="other"; filename=""', b""), ('name="file"; filename="a.bin"', data))
+    assert user("POST", "/upload", FORM, content=body).json()["sha256"] == hashlib.sha256(data).hexdigest()
 
 
 @pytest.mark.parametrize("method", ["PUT", "POST"])

@@ -76,6 +76,10 @@ def test_results_page_by_cursor_without_gap_or_repeat(owner: User, finished: str
 
 def test_the_result_file_holds_the_rows_that_were_parsed(owner: User, finished: str) -> None:
     answer = owner.http.get(f"/jobs/{finished}/results.xlsx")
+    head = owner.http.head(f"/jobs/{finished}/results.xlsx")
+    assert (head.status_code, head.content) == (200, b"")
+    for name in ("content-length", "content-type", "content-disposition"):
+        assert head.headers[name] == answer.headers[name]
     assert answer.headers["content-disposition"].startswith("attachment")
     rows = owner.http.get(f"/jobs/{finished}/results", params={"limit": 1000}).json()["rows"]
     assert json.loads(json.dumps(parse(answer.content).rows)) == rows
