@@ -16,6 +16,7 @@ from domain.errors import (
     BodyTooLarge,
     ChecksumMismatch,
     NotFound,
+    StorageQuotaExceeded,
     StorageUnavailable,
     TusVersionUnsupported,
     UploadExpired,
@@ -44,6 +45,7 @@ TAKING = (
     UploadHeader(field="Upload-Checksum", reason="the algorithms are sha1, sha256, md5"),
     BodyTooLarge(limit=5 * 1024**3),
     ChecksumMismatch(algorithm="sha256"),
+    StorageQuotaExceeded(unit="bytes", limit=10737418240, used=10737000000, asked=5242880),
     StorageUnavailable(),
     VERSION,
 )

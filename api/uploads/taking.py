@@ -12,9 +12,7 @@ from api.uploads import verifying
 from api.uploads.body import Body
 from api.uploads.resuming import Keeper, beating
 from domain.accounts import Principal
-from domain.errors import (
-    MillraceError,
-)
+from domain.errors import MillraceError, StorageQuotaExceeded
 from storage.configuration import settings
 from storage.uploads import finishing, receiving
 from storage.uploads.receiving import Held
@@ -53,6 +51,8 @@ async def receive(
 async def finish(held: Held, sha256: str | None) -> None:
     try:
         await unbroken(blocking(finishing.finish, held, sha256))
+    except StorageQuotaExceeded:
+        raise  # there will be no file, and its client is to know
     except MillraceError as error:  # it has every byte: the sweep makes its file
         log.warning("upload_not_finished", upload_id=str(held.id), error=error.code)
         await blocking(receiving.release, held)

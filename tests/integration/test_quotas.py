@@ -137,3 +137,34 @@ def test_a_refusal_does_not_use_up_the_key(user: User) -> None:
     refused(user.http.post("/upload", content=data, headers=headers))
     user.http.delete(f"/files/{first['filename']}").raise_for_status()
     assert user.http.post("/upload", content=data, headers=headers).status_code == 201
+
+
+TUS = {"Tus-Resumable": "1.0.0"}
+
+
+def resumable(user: User, **headers: str) -> httpx.Response:
+    return user.http.post("/uploads", headers={**TUS, **headers})
+
+
+def send(user: User, location: str, data: bytes, **headers: str) -> httpx.Response:
+    said = {"Upload-Offset": "0", "Content-Type": "application/offset+octet-stream", **headers}
+    return user.http.patch(f"{user.url}{location}", content=data, headers={**TUS, **said})
+
+
+def test_resumable_uploads_count_from_their_beginning(user: User) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: resumable(user, **{"Upload-Length": str(400 * KIB)}), range(8)))
+    begun = [answer.headers["Location"] for answer in answers if answer.status_code == 201]
+    assert len(begun) == 2
+    assert refused(upload(user, 300 * KIB))["used"] == 800 * KIB
+    user.http.delete(f"{user.url}{begun[0]}", headers=TUS).raise_for_status()
+    assert upload(user, 300 * KIB).status_code == 201
+    assert send(user, begun[1], os.urandom(400 * KIB)).status_code == 204
+
+
+def test_a_resumable_upload_of_unknown_length_that_does_not_fit_in_the_end_is_dropped(user: User) -> None:
+    location = resumable(user, **{"Upload-Defer-Length": "1"}).headers["Location"]
+    assert upload(user, 800 * KIB).status_code == 201
+    answer = send(user, location, os.urandom(300 * KIB), **{"Upload-Length": str(300 * KIB)})
+    assert refused(answer)["asked"] == 300 * KIB
+    assert user.http.head(f"{user.url}{location}", headers=TUS).status_code == 404
