@@ -83,6 +83,7 @@ class StoredObject(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
     content_type: str
     kind: Kind
+    local_headers: str | None = None  # of an archive whose bytes went by: see domain.archives.walking
     twin: str | None = None  # the key of an object of the same owner with the same bytes
 
 

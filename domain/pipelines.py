@@ -98,6 +98,7 @@ class InputFile(msgspec.Struct, frozen=True, kw_only=True):
     size: int  # bytes
     content_type: str
     kind: str  # single | zip
+    local_headers: str | None = None  # of an archive that was seen as it came: see domain.archives.walking
 
 
 class ResultFile(msgspec.Struct, frozen=True, kw_only=True):

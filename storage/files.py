@@ -43,6 +43,7 @@ files = Table(
     Column("content_type", Text, nullable=False),
     Column("sha256", Text, nullable=False),
     Column("kind", Text, nullable=False),
+    Column("local_headers", Text),  # of an archive that was seen as it came: see domain.archives.walking
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=text("now()")),
     CheckConstraint("size >= 0", name="size"),
     CheckConstraint("kind IN ('single', 'zip')", name="kind"),
@@ -80,6 +81,7 @@ def insert(connection: Connection, owner_id: UUID, stored: StoredObject) -> File
         "content_type": stored.content_type,
         "sha256": stored.sha256,
         "kind": stored.kind,
+        "local_headers": stored.local_headers,
     }
     columns = [files.c[name] for name in values]
     row = select(*(literal(value, column.type) for value, column in zip(values.values(), columns, strict=True)))

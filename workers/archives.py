@@ -9,7 +9,7 @@ from itertools import islice
 import structlog
 from msgspec.structs import replace
 
-from domain.archives import Limits, Listing, Member, dicom, inspect, is_zip_name
+from domain.archives import Limits, Listing, Member, dicom, inspect, is_zip_name, walking
 from domain.archives.deep import compare_local_headers
 from domain.errors import ArchiveNotZip, MillraceError
 from domain.pipelines import Context, Done, InputFile, JobInStep, Outcome
@@ -17,6 +17,7 @@ from storage import archives, objects
 from storage.configuration import settings
 
 DICOM_SECONDS = 30.0  # then the summary is made of what has been read
+_READS_TO_NAME = 1000  # of local headers, where those that went by in the upload are not what the directory says
 _AT_ONCE = 8  # reads of headers: each is short and mostly waiting
 _NAMELESS_MOST = 16  # members without a telling name that are no DICOM, after which the others are not tried
 
@@ -38,8 +39,9 @@ def inspect_archive(job: JobInStep, context: Context) -> Outcome:
         return Done(message="1 file")
     read = partial(objects.read_range, file.key)
     listing = inspect(read, file.size, _limits())
-    if config.archive_deep_reads:
-        warning = compare_local_headers(read, file.size, listing, config.archive_deep_reads)
+    differs = file.local_headers is not None and not walking.agrees(file.local_headers, listing.entries)
+    if reads := max(config.archive_deep_reads, _READS_TO_NAME if differs else 0):
+        warning = compare_local_headers(read, file.size, listing, reads)
         if warning:
             listing = _with_warning(listing, warning)
     if config.dicom_max_members:

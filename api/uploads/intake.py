@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 from api.objects import gateway
+from domain.archives.walking import Walker
 from domain.digests import Announced, Digests
 from domain.files import SNIFF_BYTES
 
@@ -24,6 +25,7 @@ class Intake:
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._ended = False
+        self._walker = Walker()
         self._digesting = Digesting("sha-256", *(one.algorithm for one in wanted))
 
     async def head(self) -> bytes:
@@ -44,8 +46,14 @@ class Intake:
             self._held, self._held_bytes = [rest], len(rest)
             chunk = chunk[:most]
         self.size += len(chunk)
+        self._walker.feed(chunk)
         await self._digesting.update(chunk)
         return chunk
+
+    @property
+    def local_headers(self) -> str | None:
+        """Of an archive: what its members' own headers say, for the inspection to compare."""
+        return self._walker.seen
 
     async def sha256(self) -> str:
         return (await self._digesting.whole()).hexdigest("sha-256")

@@ -78,7 +78,7 @@ CLAIM = text(f"""
            moved.signal, moved.request_id,
            moved.result_key, moved.result_name, moved.result_size, moved.claimed_at, moved.delayed_since,
            event.seq, event.type, event.at, event.data,
-           files.object_key, files.name, files.size, files.content_type, files.kind AS file_kind
+           files.object_key, files.name, files.size, files.content_type, files.kind AS file_kind, files.local_headers
     FROM moved JOIN event ON event.job_id = moved.id LEFT JOIN files ON files.id = moved.input_file_id""")
 
 ADVANCE = move(

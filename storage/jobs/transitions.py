@@ -54,7 +54,12 @@ def claim(connection: Connection, job_id: UUID, step: str, worker: str, lease: f
         signal=row.signal,
         result=result_of(row),
         file=InputFile(
-            key=row.object_key, name=row.name, size=row.size, content_type=row.content_type, kind=row.file_kind
+            key=row.object_key,
+            name=row.name,
+            size=row.size,
+            content_type=row.content_type,
+            kind=row.file_kind,
+            local_headers=row.local_headers,
         )
         if row.object_key
         else None,

@@ -13,6 +13,7 @@ import pytest
 from stack.up import Stack
 from tests.client import User
 from tests.dicom_files import dicom_file
+from tests.unit.archive_corpus import Member, archive
 
 BIG = random.Random(7).randbytes(300_000) + b"text that packs well " * 50_000
 METHODS = {"stored": 0, "deflated": 8, "bzip2": 12, "lzma": 14}
@@ -173,3 +174,11 @@ def test_the_summary_of_an_archive_says_what_its_dicom_is(owner: User) -> None:
 
 def test_an_archive_without_dicom_says_nothing_of_it(owner: User, job: str) -> None:
     assert owner.http.get(f"/jobs/{job}/zip-info").json()["dicom"] is None
+
+
+def test_a_local_header_that_contradicts_the_directory_was_seen_while_it_was_sent(owner: User) -> None:
+    members = [Member(name=b"%02d" % number, data=bytes(200_000)) for number in range(4)]
+    members[1].local_name = b"xx"  # far from the end, which is all that an inspection reads
+    job = owner.finished(owner.order("a.zip", archive(*members))["id"])
+    assert (job["status"], job["error"]["code"]) == ("failed", "archive_header_mismatch")
+    assert "'01'" in job["error"]["message"]
