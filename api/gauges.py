@@ -15,7 +15,9 @@ from prometheus_client import REGISTRY
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from domain.modules import enabled
 from storage import dispatch, gauges
+from storage.configuration import settings
 from storage.gauges import Standing
 
 FRESH_SECONDS = 5.0  # between two readings, whoever scrapes
@@ -94,6 +96,8 @@ def _of_engine(now: Standing) -> Iterator[Metric]:
         "Jobs failed within the last hour because a step took its worker with it, or hung, again and again",
         now.quarantined_last_hour,
     )
+    if "webhooks" in enabled(settings().modules):  # else nobody is to deliver them
+        yield _gauge("webhook_deliveries_overdue", "Deliveries that were due a minute ago", now.webhooks_overdue)
     yield _labelled("tick_seconds", "Since the last slot of a tick that was run", "tick", now.tick_seconds)
 
 
