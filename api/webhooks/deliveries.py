@@ -35,14 +35,14 @@ _NEW = {"attempts": [], "next_attempt_at": "2025-09-15T11:41:58.820748Z"}
 def list_deliveries(
     webhook_id: FromPath[UUID],
     principal: NamedDependency[Principal],
-    state: Annotated[State | None, QueryParameter(description="Only those in this state")] = None,
+    wanted: Annotated[State | None, QueryParameter(name="state", description="Only those in this state")] = None,
     limit: Annotated[int, QueryParameter(ge=1, le=100, description="Deliveries on a page")] = 20,
     after: Annotated[UUID | None, QueryParameter(description="`next` of the page before")] = None,
 ) -> DeliveryPage:
     """Newest first, each with its attempts: what was answered, how long it took, when the next one is due."""
     with autocommit() as connection:
         endpoints.one(connection, webhook_id, owner_of(principal))
-        found = log.page(connection, webhook_id, state=state, after=after, limit=limit + 1)
+        found = log.page(connection, webhook_id, state=wanted, after=after, limit=limit + 1)
     return DeliveryPage(items=found[:limit], next=found[limit - 1].id if len(found) > limit else None)
 
 

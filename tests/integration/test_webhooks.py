@@ -29,7 +29,8 @@ from tests import job_rows
 from tests.own_settings import settings_of
 from tests.receiver import Receiver
 from workers import webhooks
-from workers.webhooks import dispatching, request
+from workers.webhooks import dispatching
+from workers.webhooks import request as requesting
 from workers.webhooks.delivering import deliver
 
 SETTINGS = {
@@ -466,7 +467,7 @@ def test_a_slow_endpoint_has_few_places_and_holds_up_no_other(
     receiver: Receiver, sent: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     patient = msgspec.structs.replace(configuration.settings(), webhook_request_seconds=30.0)
-    monkeypatch.setattr(request, "settings", lambda: patient)
+    monkeypatch.setattr(requesting, "settings", lambda: patient)
     owner = account()
     slow, quick = endpoint(owner, f"{receiver.url}/holds"), endpoint(owner, f"{receiver.url}/quick")
     for webhook in (slow, quick):
