@@ -58,10 +58,18 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def rules_of(*, https_only: bool, ports: str, networks: str) -> Rules:
-    """From the text of the settings: ``443,8443`` or ``any``; ``10.1.0.0/16,fd00::/8``. Raises ValueError."""
-    numbers = None if ports.strip() == "any" else frozenset(int(word) for word in ports.split(","))
-    allowed = tuple(ip_network(word.strip()) for word in networks.split(",") if word.strip())
-    return Rules(https_only=https_only, ports=numbers, networks=allowed)
+    """From the text of the settings. Raises ValueError."""
+    return Rules(https_only=https_only, ports=ports_of(ports), networks=networks_of(networks))
+
+
+def ports_of(text: str) -> frozenset[int] | None:
+    """``443,8443``, or ``any``, which is None. Raises ValueError."""
+    return None if text.strip() == "any" else frozenset(int(word) for word in text.split(","))
+
+
+def networks_of(text: str) -> tuple[Network, ...]:
+    """``10.1.0.0/16,fd00::/8``. Raises ValueError."""
+    return tuple(ip_network(word.strip()) for word in text.split(",") if word.strip())
 
 
 def may_be_called(address: Address, rules: Rules) -> bool:

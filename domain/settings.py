@@ -179,13 +179,13 @@ def _check(settings: Settings) -> None:
             signatures.key_of(settings.ml_signing_secret)
         except ValueError as error:
             raise BadSetting(name="ML_SIGNING_SECRET", reason=str(error)) from None
-    for name, derived in (
-        ("webhook_retries", "webhook_delays"),
-        ("webhook_ports", "webhook_rules"),
-        ("webhook_allowed_networks", "webhook_rules"),
+    for name, read in (
+        ("webhook_retries", webhooks.delays_of),
+        ("webhook_ports", addresses.ports_of),
+        ("webhook_allowed_networks", addresses.networks_of),
     ):
         try:
-            getattr(settings, derived)
+            read(getattr(settings, name))
         except ValueError as error:
             raise BadSetting(name=name.upper(), reason=str(error)) from None
     if any(len(key) < 32 for key in settings.webhook_keys):

@@ -3,6 +3,7 @@
 Every request is kept in ``requests`` as it came. What connects is counted, whether it says anything or not.
 """
 
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -49,6 +50,10 @@ class Receiver:
         self.let_go.set()
         self._server.shutdown()
         self._server.server_close()
+
+    def speak_tls(self, context: ssl.SSLContext) -> None:
+        """Before the first request."""
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
 
     def of(self, path: str) -> list[Received]:
         return [one for one in list(self.requests) if one.path == path]
