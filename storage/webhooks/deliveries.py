@@ -15,7 +15,7 @@ from domain.identity import new_id
 from domain.webhooks import PER_ENDPOINT, Fault, State
 
 DISPATCHED = 500  # at once
-MESSAGE_SECONDS = 10.0  # a message that nobody takes up for so long is sent again; later each time, up to 64 times that
+MESSAGE_SECONDS = 5.0  # a message that nobody takes up for so long is sent again; later each time, up to 64 times that
 
 _LOST = "(lease_until < now() OR COALESCE(claimed_by = ANY(:gone), FALSE))"
 # Endpoints that fail share half of the places, so that they cannot hold up the others however many they are.
