@@ -96,9 +96,12 @@ def _of_engine(now: Standing) -> Iterator[Metric]:
         "Jobs failed within the last hour because a step took its worker with it, or hung, again and again",
         now.quarantined_last_hour,
     )
-    if "webhooks" in enabled(settings().modules):  # else nobody is to deliver them
+    modules = enabled(settings().modules)
+    if "webhooks" in modules:  # else nobody is to deliver them
         yield _gauge("webhook_deliveries_overdue", "Deliveries that were due a minute ago", now.webhooks_overdue)
-    yield _labelled("tick_seconds", "Since the last slot of a tick that was run", "tick", now.tick_seconds)
+    # one of a capability that was switched off stands still for good
+    ticks = {name: since for name, since in now.tick_seconds.items() if name.partition(".")[0] in modules}
+    yield _labelled("tick_seconds", "Since the last slot of a tick that was run", "tick", ticks)
 
 
 def _of_housekeeping(now: Standing) -> Iterator[Metric]:

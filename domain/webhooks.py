@@ -92,7 +92,7 @@ Description = Annotated[str, Meta(max_length=1000, examples=["The archive of the
 Secret = Annotated[
     str,
     Meta(
-        description="Shown this once: `whsec_` and the base64 of the key. Null where an Idempotency-Key was sent again",
+        description="Shown this once: `whsec_` and the base64 of the key",
         examples=["whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD1aW6kHNTgyQ="],
     ),
 ]
@@ -136,7 +136,7 @@ class Webhook(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NewWebhook(Webhook, frozen=True, kw_only=True):
-    """A registered endpoint with the secret its requests are signed with."""
+    """A registered endpoint with what signs its requests; the secret is null where a key was sent again."""
 
     secret: Secret | None
 

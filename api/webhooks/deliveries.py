@@ -11,16 +11,15 @@ from api.jobs.reading import owner_of
 from api.objects import blocking
 from api.openapi.operation import documented
 from api.rates import Rate, spend
-from api.webhooks.endpoints import NO_WEBHOOK
+from api.webhooks.endpoints import LIMITED, NO_WEBHOOK
 from domain.accounts import Principal
-from domain.errors import Conflict, NotFound, RateLimited
+from domain.errors import Conflict, NotFound
 from domain.webhooks import Delivery, DeliveryPage, State
 from storage.database import autocommit
 from storage.webhooks import endpoints, log
 
 ASKED = Rate("webhooks", 60, 60)  # pings and replays of one account: whoever is called has not asked for them
 
-_LIMITED = RateLimited(seconds=42, retry_after=42)
 _DISABLED = Conflict(reason="the endpoint is disabled; enable it first")
 _NEW = {"attempts": [], "next_attempt_at": "2025-09-15T11:41:58.820748Z"}
 
@@ -52,7 +51,7 @@ def list_deliveries(
     tags=["webhooks"],
     summary="Send a ping to an endpoint",
     status_code=202,
-    **documented(NO_WEBHOOK, _DISABLED, _LIMITED, answer={"Example": {**_NEW, "type": "ping", "job_id": None}}),
+    **documented(NO_WEBHOOK, _DISABLED, LIMITED, answer={"Example": {**_NEW, "type": "ping", "job_id": None}}),
 )
 async def ping(
     request: Request[Any, Any, Any], webhook_id: FromPath[UUID], principal: NamedDependency[Principal]
@@ -68,7 +67,7 @@ async def ping(
     tags=["webhooks"],
     summary="Deliver an event again",
     status_code=202,
-    **documented(NO_WEBHOOK, NotFound(what="delivery"), _DISABLED, _LIMITED, answer={"Example": _NEW}),
+    **documented(NO_WEBHOOK, NotFound(what="delivery"), _DISABLED, LIMITED, answer={"Example": _NEW}),
 )
 async def replay(
     request: Request[Any, Any, Any],

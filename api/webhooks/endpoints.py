@@ -13,9 +13,10 @@ from api.idempotency import IdempotencyKey, Once, fingerprint, idempotent
 from api.jobs.reading import owner_of
 from api.objects import blocking
 from api.openapi.operation import documented
+from api.rates import Rate, spend
 from domain.accounts import Principal
 from domain.addresses import check_url
-from domain.errors import Conflict, HostUnknown, Invalid, NotFound, TooManyWebhooks, UrlRefused
+from domain.errors import Conflict, HostUnknown, Invalid, NotFound, RateLimited, TooManyWebhooks, UrlRefused
 from domain.webhooks import NewSecret, NewWebhook, Webhook, WebhookChange, WebhookOrder, WebhookPage, new_secret
 from storage import addresses
 from storage.configuration import settings
@@ -23,9 +24,11 @@ from storage.database import autocommit, transaction
 from storage.webhooks import endpoints
 
 RESOLVE_SECONDS = 5.0
+CHANGES = Rate("webhook-changes", 60, 60)  # of one account: each may hold a thread until a name is resolved
 
 # As documented errors: never raised themselves.
 NO_WEBHOOK = NotFound(what="webhook")
+LIMITED = RateLimited(seconds=42, retry_after=42)
 _REFUSED = (
     UrlRefused(field="url", reason="its address is not a public one"),
     HostUnknown(field="url", host="hooks.example.invalid"),
@@ -38,7 +41,7 @@ _REFUSED = (
     tags=["webhooks"],
     summary="Register an endpoint",
     status_code=201,
-    **documented(TooManyWebhooks(limit=10), *_REFUSED, headers={"Location": "The endpoint"}),
+    **documented(TooManyWebhooks(limit=10), LIMITED, *_REFUSED, headers={"Location": "The endpoint"}),
 )
 async def create_webhook(
     data: JSONBody[WebhookOrder],
@@ -49,6 +52,7 @@ async def create_webhook(
     """From now on it is told of the events it asks for, by a POST signed as Standard Webhooks 1.0 has it. The secret
     for checking the signature is shown in this answer and never again: an answer that is given again by its
     `Idempotency-Key` has null in its place, and `/rotate-secret` makes a new one."""
+    await spend(request, CHANGES, str(principal.id))
     made: Response[NewWebhook] | None = None
     async with idempotent(request, principal.id, idempotency_key) as once:
         once.same_body(fingerprint(await request.body()))
@@ -85,23 +89,23 @@ def read_webhook(webhook_id: FromPath[UUID], principal: NamedDependency[Principa
     "/webhooks/{webhook_id:uuid}",
     tags=["webhooks"],
     summary="Change an endpoint",
-    sync_to_thread=True,
     **documented(
         NO_WEBHOOK,
+        LIMITED,
         *_REFUSED,
         body={"Switch it on again": {"enabled": True}, "Another URL": {"url": "https://example.com/hooks/2"}},
     ),
 )
-def change_webhook(
-    webhook_id: FromPath[UUID], data: JSONBody[WebhookChange], principal: NamedDependency[Principal]
+async def change_webhook(
+    request: Request[Any, Any, Any],
+    webhook_id: FromPath[UUID],
+    data: JSONBody[WebhookChange],
+    principal: NamedDependency[Principal],
 ) -> Webhook:
     """Only what is sent is changed. Switched off, it is told nothing and what waits for it is given up; switched on, it
     begins anew with what happens from then on."""
-    if data.url is not UNSET:
-        read_webhook.fn(webhook_id, principal)
-        _check(data.url)
-    with transaction() as connection:
-        return endpoints.change(connection, webhook_id, owner_of(principal), data)
+    await spend(request, CHANGES, str(principal.id))
+    return await blocking(_change, webhook_id, data, principal)
 
 
 @delete(
@@ -143,6 +147,14 @@ def _create(order: WebhookOrder, principal: Principal, once: Once) -> Response[N
         # what is kept for the key is kept in the clear: not the secret
         once.record(connection, Response(NewWebhook(**fields, secret=None), status_code=201, headers=headers))
     return Response(NewWebhook(**fields, secret=secret), status_code=201, headers=headers)
+
+
+def _change(webhook_id: UUID, data: WebhookChange, principal: Principal) -> Webhook:
+    if data.url is not UNSET:
+        read_webhook.fn(webhook_id, principal)
+        _check(data.url)
+    with transaction() as connection:
+        return endpoints.change(connection, webhook_id, owner_of(principal), data)
 
 
 def _check(url: str) -> None:

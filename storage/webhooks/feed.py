@@ -10,7 +10,7 @@ from typing import NamedTuple
 import structlog
 from sqlalchemy import Connection, text
 
-BATCH = 1000  # events of one statement; each may go to several endpoints
+BATCH = 5000  # events of one statement; each may go to several endpoints
 
 _log = structlog.get_logger()
 _hold = text("SELECT FROM webhook_feed FOR UPDATE SKIP LOCKED")
@@ -25,17 +25,21 @@ _since_now = text("UPDATE webhooks SET since = CAST(pg_current_snapshot() AS tex
 _UUID7 = """CAST(encode(set_bit(set_bit(overlay(uuid_send(gen_random_uuid()) placing substring(int8send(
     floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint) FROM 3) FROM 1 FOR 6), 52, 1), 53, 1), 'hex')
     AS uuid)"""
+# OFFSET 0: the index of events is asked for each owner, which costs as much as there are owners with endpoints; joined
+# freely, the planner may read all of it, which costs as much as there are events.
 _collect = text(f"""
     WITH span AS (
         SELECT CAST(seen AS pg_snapshot) AS seen, txid, job_id, seq,
-               COALESCE(CAST(until AS pg_snapshot), pg_current_snapshot()) AS until
+               COALESCE(CAST(until AS pg_snapshot), pg_current_snapshot()) AS until, until IS NOT NULL AS begun
         FROM webhook_feed),
     fresh AS (
         SELECT found.*, CAST(CAST(found.txid AS text) AS bigint) AS number
         FROM span CROSS JOIN (SELECT DISTINCT owner_id FROM webhooks WHERE enabled) AS owners
         CROSS JOIN LATERAL (
             SELECT job_id, seq, type, at, data, owner_id, txid FROM job_events
-            WHERE job_events.owner_id = owners.owner_id AND job_events.txid >= pg_snapshot_xmin(span.seen)) AS found
+            WHERE job_events.owner_id = owners.owner_id
+                AND job_events.txid >= GREATEST(pg_snapshot_xmin(span.seen), CAST(CAST(span.txid AS text) AS xid8))
+            OFFSET 0) AS found
         WHERE NOT pg_visible_in_snapshot(found.txid, span.seen) AND pg_visible_in_snapshot(found.txid, span.until)),
     batch AS (
         SELECT fresh.* FROM fresh, span
@@ -55,7 +59,7 @@ _collect = text(f"""
         FROM wanted ON CONFLICT DO NOTHING RETURNING 1),
     last AS (SELECT number, job_id, seq FROM batch ORDER BY number DESC, job_id DESC, seq DESC LIMIT 1),
     place AS (
-        SELECT span.seen, span.until, (SELECT count(*) FROM batch) = :limit AS more,
+        SELECT span.seen, span.until, span.begun, (SELECT count(*) FROM batch) = :limit AS more,
                last.number, last.job_id, last.seq, (SELECT count(*) FROM made) AS made
         FROM span LEFT JOIN last ON TRUE)
     UPDATE webhook_feed SET
@@ -64,12 +68,12 @@ _collect = text(f"""
         txid = CASE WHEN place.more THEN place.number ELSE 0 END,
         job_id = CASE WHEN place.more THEN place.job_id ELSE CAST('{"0" * 32}' AS uuid) END,
         seq = CASE WHEN place.more THEN place.seq ELSE 0 END
-    FROM place RETURNING place.more, place.made""")
+    FROM place RETURNING place.more OR place.begun AS more, place.made""")
 
 
 class Collected(NamedTuple):
     deliveries: int
-    more: bool
+    more: bool  # what was begun earlier is done up to where it was begun; what has come since is more
 
 
 def hold(connection: Connection) -> bool:

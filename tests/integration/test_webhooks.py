@@ -21,7 +21,7 @@ from domain.identity import new_id
 from domain.webhooks import HookType, State, Webhook, WebhookChange, WebhookOrder, new_secret
 from migrations.__main__ import upgrade
 from stack.up import Stack
-from storage import configuration, dispatch, gauges
+from storage import accounts, configuration, dispatch, gauges
 from storage.database import autocommit, engine, transaction
 from storage.jobs import transitions
 from storage.webhooks import deliveries, endpoints, feed, log, sealing
@@ -298,6 +298,14 @@ def test_each_event_becomes_one_delivery_whatever_the_order_of_commits(seed: int
     )
     assert len(expected) == 4 * 20 * 3
     assert Counter((row.webhook_id, row.job_id, row.seq) for row in rows) == expected
+
+
+def test_looking_for_events_never_reads_all_of_them() -> None:
+    with autocommit() as connection:
+        plan = "\n".join(connection.execute(text(f"EXPLAIN {feed._collect.text}"), {"limit": 10}).scalars())
+    assert "ix_job_events_owner_id_txid" in plan
+    (condition,) = [line for line in plan.splitlines() if "txid >= " in line]
+    assert "owner_id = " in condition, plan
 
 
 def test_a_restored_database_begins_anew(receiver: Receiver) -> None:
@@ -633,6 +641,16 @@ def test_an_owner_has_so_many_even_when_they_come_at_once() -> None:
     with autocommit() as connection:
         assert len(endpoints.page(connection, owner, after=None, limit=10)) == 3
     assert len(refused) == 3
+
+
+def test_an_account_that_owns_nothing_else_can_be_deleted() -> None:
+    webhook = endpoint(account(), "http://127.0.0.1:9/")
+    ping(webhook)
+    with autocommit() as connection:
+        owner = connection.execute(text("SELECT owner_id FROM webhooks")).scalar_one()
+    accounts.remove(owner)
+    with pytest.raises(NotFound):
+        seen(webhook)
 
 
 def test_a_deleted_endpoint_takes_its_log_along(receiver: Receiver, sent: list[tuple[str, str]]) -> None:

@@ -1,5 +1,6 @@
 """The rules of webhooks, and above all whom they never call."""
 
+import json
 import socket
 import ssl
 import threading
@@ -23,11 +24,12 @@ from domain.addresses import check_url, may_be_called, rules_of
 from domain.errors import BadSetting, HostUnknown, UrlRefused
 from domain.jobs import TERMINAL, EventType
 from domain.webhooks import ENDS, HookType, delays_of, message_id, new_secret, next_delay, signed
+from stack.up import ROOT
 from storage import addresses
 from storage.webhooks.deliveries import Attempted, Sending
 from tests.receiver import Receiver
-from tests.unit.test_pipelines import _ENVIRON
-from workers.webhooks import request
+from tests.unit.test_pipelines import _ENVIRON, house
+from workers.webhooks import dispatching, request
 
 ID = UUID("01990000-0000-7000-8000-000000000001")
 STRICT = rules_of(https_only=True, ports="443,8443", networks="")
@@ -330,3 +332,15 @@ def test_the_payload_keeps_the_order_of_its_fields(configured: Callable[..., Non
     assert list(msgspec.json.decode(body)) == ["type", "timestamp", "data"]
     assert "webhook-id" in receiver.requests[0].headers
     assert "cookie" not in receiver.requests[0].headers
+
+
+def test_switched_off_it_leaves_no_trace() -> None:
+    with_it, without = (json.loads(house(modules).stdout) for modules in ("webhooks", "inference"))
+    assert {"webhooks.deliver", "webhooks.dispatch", "webhooks.retention"} <= set(with_it["tasks"])
+    assert {"webhooks.dispatch", "webhooks.retention"} <= set(with_it["beat"])
+    assert "/api/v1/webhooks/{webhook_id:uuid}/deliveries" in with_it["routes"]
+    assert not [name for kind in ("routes", "tasks", "beat") for name in without[kind] if "webhook" in name]
+
+
+def test_a_queue_of_webhooks_is_served() -> None:
+    assert f"-Q {dispatching.QUEUE} " in (ROOT / "Procfile").read_text()
