@@ -15,7 +15,9 @@ from prometheus_client import REGISTRY
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from domain.modules import enabled
 from storage import dispatch, gauges
+from storage.configuration import settings
 from storage.gauges import Standing
 
 FRESH_SECONDS = 5.0  # between two readings, whoever scrapes
@@ -94,7 +96,12 @@ def _of_engine(now: Standing) -> Iterator[Metric]:
         "Jobs failed within the last hour because a step took its worker with it, or hung, again and again",
         now.quarantined_last_hour,
     )
-    yield _labelled("tick_seconds", "Since the last slot of a tick that was run", "tick", now.tick_seconds)
+    modules = enabled(settings().modules)
+    if "webhooks" in modules:  # else nobody is to deliver them
+        yield _gauge("webhook_deliveries_overdue", "Deliveries that were due a minute ago", now.webhooks_overdue)
+    # one of a capability that was switched off stands still for good
+    ticks = {name: since for name, since in now.tick_seconds.items() if name.partition(".")[0] in modules}
+    yield _labelled("tick_seconds", "Since the last slot of a tick that was run", "tick", ticks)
 
 
 def _of_housekeeping(now: Standing) -> Iterator[Metric]:

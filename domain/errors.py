@@ -16,12 +16,14 @@ _RUSSIAN = {
     "archive listing": "опись архива",
     "entry in this archive": "запись в этом архиве",
     "bytes": "байт",
+    "delivery": "доставка",
     "file": "файл",
     "files": "файлов",
     "job": "задача",
     "results": "результаты",
     "submission": "отправка в ML-сервис",
     "upload": "загрузка",
+    "webhook": "вебхук",
 }
 
 
@@ -308,6 +310,27 @@ class TooManyStreams(MillraceError):
 
     code, status, retryable = "too_many_streams", 429, True
     ru = "Открыто уже {limit} потоков этой учётной записи; сначала закройте один."
+
+
+class UrlRefused(MillraceError):
+    """This URL may not be called: {reason}."""
+
+    code, status = "url_refused", 422
+    ru = "Этот адрес нельзя вызывать: {reason}."
+
+
+class HostUnknown(UrlRefused):
+    """The name {host!r} has no address."""
+
+    code, status, retryable = "host_unknown", 422, True
+    ru = "У имени {host!r} нет адреса."
+
+
+class TooManyWebhooks(MillraceError):
+    """The account has {limit} webhooks already; delete one first."""
+
+    code, status = "too_many_webhooks", 409
+    ru = "У учётной записи уже {limit} вебхуков; сначала удалите один."
 
 
 # ---------------------------------------------------------------- neighbours

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from domain import signatures
+from domain import addresses, signatures, webhooks
 from domain.errors import BadSetting
 
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
@@ -115,6 +115,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     pending_expires_seconds: Seconds = 24 * 3600.0
     idempotency_seconds: Seconds = 24 * 3600.0  # for how long an answered Idempotency-Key gives its answer again
 
+    # webhooks
+    owner_webhooks: Count = 10
+    webhook_request_seconds: Seconds = 15.0  # of one request in all, from the name's resolution to the answer
+    webhook_retries: str = "5,300,1800,7200,18000,36000,50400,72000,86400"  # seconds between attempts
+    webhook_disable_seconds: Seconds = 3 * 24 * 3600.0  # an endpoint that only failed for so long is switched off
+    webhook_concurrency: Count = 32  # requests at once; endpoints that fail share half of the places
+    webhook_ports: str = "443,8443"  # or any
+    webhook_allowed_networks: str = ""  # comma-separated: may be called though they are not public
+    webhook_encryption_keys: str = ""  # comma-separated, the first encrypts; empty: JWT_SECRET
+    webhook_log_retention_seconds: Keep = 30 * 24 * 3600.0  # of a delivery, from its end
+
     # retention, counted from the end of the job
     retention_sweep_seconds: Seconds = 60.0  # between two bounded runs
     job_retention_seconds: Keep = 90 * 24 * 3600.0  # with everything that belongs to it
@@ -134,6 +145,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """How long a job that tries the ML service on behalf of all has to say how it went, its way to a worker
         included."""
         return self.ml_request_seconds + 15.0
+
+    @property
+    def webhook_delays(self) -> tuple[float, ...]:
+        return webhooks.delays_of(self.webhook_retries)
+
+    @property
+    def webhook_rules(self) -> addresses.Rules:
+        return addresses.rules_of(
+            https_only=self.millrace_env == "production",
+            ports=self.webhook_ports,
+            networks=self.webhook_allowed_networks,
+        )
+
+    @property
+    def webhook_keys(self) -> tuple[str, ...]:
+        """What endpoints' secrets are encrypted with; the first for new ones, every one for reading."""
+        return (*_words(self.webhook_encryption_keys), self.jwt_secret)
 
     @property
     def profiles(self) -> tuple[str, ...]:
@@ -177,6 +205,17 @@ def _check(settings: Settings) -> None:
             signatures.key_of(settings.ml_signing_secret)
         except ValueError as error:
             raise BadSetting(name="ML_SIGNING_SECRET", reason=str(error)) from None
+    for name, read in (
+        ("webhook_retries", webhooks.delays_of),
+        ("webhook_ports", addresses.ports_of),
+        ("webhook_allowed_networks", addresses.networks_of),
+    ):
+        try:
+            read(getattr(settings, name))
+        except ValueError as error:
+            raise BadSetting(name=name.upper(), reason=str(error)) from None
+    if any(len(key) < 32 for key in settings.webhook_keys):
+        raise BadSetting(name="WEBHOOK_ENCRYPTION_KEYS", reason="has a key of less than 32 characters")
     if settings.millrace_env == "production":
         for name in ("jwt_secret", "ml_service_token", "flower_password", "s3_secret_access_key", "admin_password"):
             if getattr(settings, name) in DEFAULT_SECRETS:

@@ -132,6 +132,18 @@ def tell_cancelled(job_id: UUID, kind: str, stage: str | None) -> None:
         _log.warning("cancellation_not_told", job_id=str(job_id), error=str(error))
 
 
+def send(task: str, queue: str, calls: Sequence[Sequence[str]]) -> bool:
+    """Send a message for each of the calls (their arguments); False when the broker has not taken all. Never raises."""
+    try:
+        with broker.producer_or_acquire() as producer, producer.batch(BATCH):
+            for args in calls:
+                broker.send_task(task, args=args, queue=queue, producer=producer)
+    except _REFUSED as error:
+        _log.warning("tasks_not_sent", task=task, number=len(calls), error=str(error))
+        return False
+    return True
+
+
 def idle_tasks() -> list[str]:
     """The names of the step tasks for which the broker holds no message; none when it cannot be asked."""
     found = depths()

@@ -37,6 +37,9 @@ _asked = text(f"""
         {
     _count("error_code IN ('worker_lost', 'step_timeout') AND completed_at > now() - interval '1 hour'")
 } AS quarantined_last_hour,
+        (SELECT count(*) FROM (SELECT FROM webhook_deliveries
+            WHERE state = 'pending' AND next_attempt_at < now() - interval '1 minute' LIMIT {MOST}) AS few)
+            AS webhooks_overdue,
         (SELECT COALESCE(jsonb_object_agg(name, {_since("slot")}), '{{}}') FROM ticks) AS tick_seconds,
         (SELECT COALESCE(jsonb_object_agg(name, jsonb_build_object(
             'found', GREATEST(found, found_before), 'total', total, 'held', held,
@@ -66,6 +69,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     past_deadline: int
     unpublished: int
     quarantined_last_hour: int
+    webhooks_overdue: int  # deliveries that were due a minute ago
     tick_seconds: dict[str, float]  # since the last slot that was taken, by tick
     housekeeping: dict[str, Pass]
 

@@ -9,8 +9,6 @@ import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from functools import cache
 from http.cookiejar import DefaultCookiePolicy
 from typing import NamedTuple, TypeVar
@@ -22,17 +20,13 @@ import msgspec
 from domain.errors import MlProtocolError, MlRejected, MlUnavailable
 from domain.inference import Acceptance, Standing, Submission
 from storage.configuration import settings
-from workers.transport import LimitedTransport, time_limit
+from workers.transport import CUT_SHORT, LimitedTransport, seconds_of, time_limit
 
 MAX_ANSWER = 1024 * 1024  # bytes; an acceptance is some hundred
-LONGEST_RETRY_AFTER = 3600.0  # seconds
 CANCEL_TRIES, CANCEL_SECONDS, CANCEL_PAUSE = 3, 3.0, 0.5  # nobody waits for it, and a worker is held
 
 # What httpx raises for a request it cannot even begin, because we made it wrong.
 _OUR_OWN = (httpx.LocalProtocolError, httpx.UnsupportedProtocol)
-# How h11 and httpcore begin when the other side went away in mid-answer; all else they say is an answer in no HTTP.
-_CUT_SHORT = ("peer closed connection", "Server disconnected")
-
 
 T = TypeVar("T")
 
@@ -145,7 +139,7 @@ def _named() -> Iterator[None]:
     except _OUR_OWN:
         raise
     except httpx.RemoteProtocolError as error:
-        if str(error).startswith(_CUT_SHORT):
+        if str(error).startswith(CUT_SHORT):
             raise MlUnavailable(reason="the answer was cut short") from error
         raise MlProtocolError(reason=f"the answer is no HTTP: {error}") from error
     except httpx.TransportError as error:
@@ -180,23 +174,6 @@ def _read(answer: Answer, shape: type[T]) -> T:
         return msgspec.json.decode(answer.body, type=shape)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise MlProtocolError(reason=f"200, but {error}") from None
-
-
-def seconds_of(retry_after: str | None) -> float | None:
-    """Retry-After in seconds from now, at most an hour; None when there is none or it cannot be read.
-
-    RFC 9110, section 10.2.3: a number of seconds or an HTTP-date.
-    """
-    text = (retry_after or "").strip()
-    if text.isascii() and text.isdigit():
-        return min(float(text), LONGEST_RETRY_AFTER)
-    try:
-        moment = parsedate_to_datetime(text)
-    except (ValueError, OverflowError):
-        return None
-    # without a zone it is GMT, which every HTTP-date is
-    left = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - datetime.now(UTC)
-    return min(max(left.total_seconds(), 0.0), LONGEST_RETRY_AFTER)
 
 
 @cache

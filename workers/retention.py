@@ -31,16 +31,16 @@ def remove_expired() -> None:
     config = settings()
     deadline = time.monotonic() + RUN_SECONDS
     counts = {
-        "idempotency_keys": _repeat(_keys, KEYS, deadline),
-        "trimmed_of_events": _repeat(_trim("events", config.event_retention_seconds), TRIMMED, deadline),
-        "trimmed_of_attempts": _repeat(_trim("attempts", config.attempt_retention_seconds), TRIMMED, deadline),
+        "idempotency_keys": repeat(_keys, KEYS, deadline),
+        "trimmed_of_events": repeat(_trim("events", config.event_retention_seconds), TRIMMED, deadline),
+        "trimmed_of_attempts": repeat(_trim("attempts", config.attempt_retention_seconds), TRIMMED, deadline),
         "jobs": _jobs(config.job_retention_seconds, deadline),
     }
     if any(counts.values()):
         _log.info("removed_expired", **counts)
 
 
-def _repeat(batch: Callable[[], int], full: int, deadline: float) -> int:
+def repeat(batch: Callable[[], int], full: int, deadline: float) -> int:
     """The sum of what the batches removed, until one is not full or time is over."""
     total = 0
     while True:
@@ -72,7 +72,7 @@ def _jobs(seconds: float, deadline: float) -> int:
         if not seconds or not retention.has_expired(connection, seconds):
             return 0
     objects.listed("results/", "", 1)  # while the store is away every batch would leave objects behind
-    return _repeat(partial(_some_jobs, seconds), JOBS, deadline)
+    return repeat(partial(_some_jobs, seconds), JOBS, deadline)
 
 
 def _some_jobs(seconds: float) -> int:

@@ -10,10 +10,15 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpcore
 import httpx
+
+# How h11 and httpcore begin when the other side went away in mid-answer; all else they say is an answer in no HTTP.
+CUT_SHORT = ("peer closed connection", "Server disconnected")
 
 _until: ContextVar[float | None] = ContextVar("until", default=None)
 
@@ -26,6 +31,12 @@ def time_limit(seconds: float) -> Iterator[None]:
         yield
     finally:
         _until.reset(token)
+
+
+def left(most: float) -> float:
+    """What is left of the limit, ``most`` at most, never below 0."""
+    until = _until.get()
+    return most if until is None else min(most, max(0.0, until - time.monotonic()))
 
 
 def _left(timeout: float | None, error: type[httpcore.TimeoutException]) -> float | None:
@@ -79,13 +90,42 @@ class LimitedBackend(httpcore.SyncBackend):
 class LimitedTransport(httpx.HTTPTransport):
     """httpx's own transport over such connections; no proxy, no HTTP/2."""
 
-    def __init__(self, *, verify: ssl.SSLContext | bool = True, keepalive_expiry: float = 2.0) -> None:
-        """``keepalive_expiry``: below a server's own (5 s is common), or requests meet connections just closed."""
+    def __init__(
+        self,
+        *,
+        verify: ssl.SSLContext | bool = True,
+        keepalive_expiry: float = 2.0,
+        connections: int | None = 10,
+        keepalive: int | None = None,
+        backend: httpcore.NetworkBackend | None = None,
+    ) -> None:
+        """``keepalive_expiry``: below a server's own (5 s is common), or requests meet connections just closed.
+
+        ``connections`` at once (None: any number), ``keepalive`` of them kept idle; ``backend`` is what connects.
+        """
         super().__init__(verify=verify, trust_env=False)
         # httpx has no way to hand in a network backend
         self._pool = httpcore.ConnectionPool(
             ssl_context=httpx.create_ssl_context(verify=verify, trust_env=False),
-            max_connections=10,
+            max_connections=connections,
+            max_keepalive_connections=keepalive,
             keepalive_expiry=keepalive_expiry,
-            network_backend=LimitedBackend(),
+            network_backend=backend or LimitedBackend(),
         )
+
+
+def seconds_of(retry_after: str | None, most: float = 3600.0) -> float | None:
+    """Retry-After in seconds from now, at most ``most``; None when there is none or it cannot be read.
+
+    RFC 9110, section 10.2.3: a number of seconds or an HTTP-date.
+    """
+    text = (retry_after or "").strip()
+    if text.isascii() and text.isdigit():
+        return min(float(text), most)
+    try:
+        moment = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
+        return None
+    # without a zone it is GMT, which every HTTP-date is
+    ahead = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - datetime.now(UTC)
+    return min(max(ahead.total_seconds(), 0.0), most)

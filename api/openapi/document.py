@@ -33,6 +33,8 @@ METHODS = ("get", "head", "post", "put", "patch", "delete")
 _PATHS = {
     "job_id": ("The job's `id`", "01994d2e-6a50-7b3d-8c21-5d1f0e9a4b77"),
     "upload_id": ("The upload's `id`", "01994d2e-6a4f-7f12-b6a8-c43e5b7d9012"),
+    "webhook_id": ("The endpoint's `id`", "01994d2e-7f00-7c11-9a51-2f6d0c8e1b35"),
+    "delivery_id": ("The delivery's `id`", "01994d2e-8a10-7d42-8b11-6a0c9e2f7d18"),
     "user_id": ("The account's `id`", "01994d2b-11c8-7e0a-a5f4-93c7d2b86e10"),
     "username": ("The account's `username`, in any case", "anna.petrova"),
     "filename": ("The file's stored name: its `filename`", "01994d2e-6a4f-7f12-b6a8-c43e5b7d9012.zip"),

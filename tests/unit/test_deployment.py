@@ -45,7 +45,7 @@ OF_SERVERS = {"FORWARDED_ALLOW_IPS", "REMAP_SIGTERM", "FLOWER_BASIC_AUTH"}
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-OURS = ("migrate", "api", "worker", "sweeper", "beat", "flower")
+OURS = ("migrate", "api", "worker", "sweeper", "hooks", "beat", "flower")
 
 
 # ---------------------------------------------------------------- Dockerfile
@@ -140,7 +140,7 @@ def _options(command: str, *, placed: tuple[str, ...]) -> list[str]:
     return kept
 
 
-@pytest.mark.parametrize("name", ["worker", "sweeper", "beat", "flower"])
+@pytest.mark.parametrize("name", ["worker", "sweeper", "hooks", "beat", "flower"])
 def test_compose_runs_what_the_procfile_runs(name: str) -> None:
     placed = ("-n", "--schedule", "--address", "--port")
     procfile = read_procfile(ROOT / "Procfile")

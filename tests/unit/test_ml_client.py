@@ -18,6 +18,7 @@ import pytest
 from domain.errors import MillraceError, MlProtocolError, MlRejected, MlUnavailable
 from domain.inference import Acceptance, Submission
 from workers import ml
+from workers.transport import seconds_of
 
 JOB = UUID("01990000-0000-7000-8000-000000000001")
 SECONDS = 0.8  # of one request in all
@@ -308,14 +309,14 @@ def at(**later: float) -> str:
     ],
 )
 def test_retry_after_is_seconds_or_a_date_and_at_most_an_hour(header: str | None, seconds: float | None) -> None:
-    assert ml.seconds_of(header) == seconds
+    assert seconds_of(header) == seconds
 
 
 def test_retry_after_may_be_a_date() -> None:
-    assert ml.seconds_of(at(seconds=90)) == pytest.approx(90, abs=5)
-    assert ml.seconds_of(at(seconds=90).replace("GMT", "-0000")) == pytest.approx(90, abs=5)
-    assert ml.seconds_of(at(days=400)) == 3600.0
-    assert ml.seconds_of(at(days=-1)) == 0.0
+    assert seconds_of(at(seconds=90)) == pytest.approx(90, abs=5)
+    assert seconds_of(at(seconds=90).replace("GMT", "-0000")) == pytest.approx(90, abs=5)
+    assert seconds_of(at(days=400)) == 3600.0
+    assert seconds_of(at(days=-1)) == 0.0
 
 
 def test_retry_after_is_handed_on(against: Callable[[Behaviour], RawServer]) -> None:
