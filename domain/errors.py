@@ -74,6 +74,13 @@ class Forbidden(MillraceError):
     ru = "Для этого нужна роль `{role}`."
 
 
+class CrossSiteRequest(MillraceError):
+    """The session cookie is taken from this site's own pages only; others send `Authorization: Bearer <token>`."""
+
+    code, status = "cross_site_request", 403
+    ru = "Cookie сеанса принимается только от страниц этого же сайта; другие присылают `Authorization: Bearer <токен>`."
+
+
 class NotFound(MillraceError):
     """There is no such {what}."""
 
