@@ -6,7 +6,9 @@ is the same sentence in Russian, ``code`` is the stable word clients match on, `
 them into RFC 9457 problems; the engine writes the same ``code`` into a failed job. ``docs/errors.md`` is made from it.
 """
 
+import re
 from collections.abc import Iterator
+from string import Formatter
 from typing import Any, ClassVar
 
 # What the errors below speak of; everything else in their details is data and stays as it is.
@@ -410,6 +412,26 @@ class BadSetting(MillraceError):
 
     code = "bad_setting"
     ru = "{name}: {reason}"
+
+
+def retold(code: str, message: str, language: str) -> str:
+    """The English sentence of a stored error in another language; as it is where it is none of this tree's."""
+    error = next((error for error in tree() if error.code == code), None)
+    if language != "ru" or error is None:
+        return message
+    read = re.fullmatch(
+        "".join(
+            re.escape(text) + (f"(?P<{name}>.*)" if name else "")
+            for text, name, _, _ in Formatter().parse((error.__doc__ or "").strip())
+        ),
+        message,
+        re.DOTALL,
+    )
+    if read is None:
+        return message
+    return "".join(
+        text + (_in_russian(read[name]) if name else "") for text, name, _, _ in Formatter().parse(error.ru)
+    )
 
 
 def tree(root: type[MillraceError] = MillraceError) -> Iterator[type[MillraceError]]:

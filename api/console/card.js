@@ -1,7 +1,7 @@
 // One job as a card: its state, its stages and its percentage, why it failed, and what can be done with it. Updated in
 // place, so that the focus stays where it is.
 
-import { announce, ask, button, bytes, element, moment, percent, put, say, sayOf } from "./dom.js";
+import { announce, ask, button, bytes, element, moment, percent, put, retell, say, sayOf } from "./dom.js";
 import { Problem, call, newKey } from "./http.js";
 import { forget, isFinal, know } from "./live.js";
 
@@ -51,7 +51,7 @@ export function card(job, { heading, removed }) {
     bar.value = fresh.progress;
     bar.setAttribute("aria-label", say("progress_of", { title: fresh.title }));
     put(share, percent(fresh.progress));
-    put(said, fresh.status === "failed" ? "" : (fresh.message ?? ""));
+    put(said, fresh.status === "failed" ? "" : retell(fresh.message ?? ""));
     if (fresh.error && !reason.childElementCount) reason.append(...why(fresh.error));
     if (!facts.childElementCount || before.file !== fresh.file) {
       facts.replaceChildren(fresh.file && fresh.file.name !== fresh.title ? `${fresh.file.name} · ` : "");
@@ -61,7 +61,7 @@ export function card(job, { heading, removed }) {
     const focused = document.activeElement;
     actions.cancel.hidden = isFinal(fresh);
     actions.rerun.hidden = !isFinal(fresh) || fresh.file === null;
-    for (const key of Object.keys(actions)) actions[key].setAttribute("aria-label", say(`${key}_job`, { title: fresh.title }));
+    for (const key of Object.keys(actions)) actions[key].setAttribute("aria-label", `${say(key)}: ${fresh.title}`);
     if (focused === actions.cancel && actions.cancel.hidden) (actions.rerun.hidden ? actions.remove : actions.rerun).focus();
   }
 

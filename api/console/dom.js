@@ -12,8 +12,16 @@ function chosen() {
   return wanted.find((one) => LANGUAGES.includes(one)) ?? "en";
 }
 
+// For dates and numbers: a reader from Britain who reads English does not want them as in America.
+export let locale = locally();
+
+function locally() {
+  return navigator.languages.find((one) => one.slice(0, 2).toLowerCase() === language) ?? language;
+}
+
 export function speak(wanted) {
   language = wanted;
+  locale = locally();
   localStorage.setItem(KEPT, wanted);
 }
 
@@ -25,6 +33,17 @@ export function say(key, values = {}) {
 // The word for something the API names, or that name where there is none.
 export function sayOf(kind, name) {
   return words[language][`${kind}_${name}`] ?? String(name ?? "").replaceAll("_", " ");
+}
+
+// What the engine says of a job comes in English. Told in the reader's language where it is one of the sentences that
+// stand among the words, else as it came: an ML service says what it likes.
+export function retell(message) {
+  for (const [key, sentence] of Object.entries(words.en)) {
+    if (!key.startsWith("said_")) continue;
+    const found = message.match(new RegExp(`^${sentence.replace(/\{(\w+)\}/g, "(?<$1>[\\d ,.]+)")}$`));
+    if (found) return say(key, found.groups);
+  }
+  return message;
 }
 
 // element("p", {class: "note", onclick: act}, "text", child): attributes that are null or false are left out.
@@ -51,25 +70,25 @@ export function bytes(count) {
   const units = ["byte", "kilobyte", "megabyte", "gigabyte", "terabyte"];
   const step = count > 0 ? Math.min(units.length - 1, Math.floor(Math.log10(count) / 3)) : 0;
   const format = { style: "unit", unit: units[step], unitDisplay: "short", maximumFractionDigits: step ? 1 : 0 };
-  return new Intl.NumberFormat(language, format).format(count / 1000 ** step);
+  return new Intl.NumberFormat(locale, format).format(count / 1000 ** step);
 }
 
 export function number(value, digits = 4) {
-  return new Intl.NumberFormat(language, { maximumFractionDigits: digits }).format(value);
+  return new Intl.NumberFormat(locale, { maximumFractionDigits: digits }).format(value);
 }
 
 export function percent(value) {
-  return new Intl.NumberFormat(language, { style: "percent" }).format(value / 100);
+  return new Intl.NumberFormat(locale, { style: "percent" }).format(value / 100);
 }
 
 export function moment(text) {
   const format = { dateStyle: "medium", timeStyle: "medium" };
-  return element("time", { datetime: text }, new Intl.DateTimeFormat(language, format).format(new Date(text)));
+  return element("time", { datetime: text }, new Intl.DateTimeFormat(locale, format).format(new Date(text)));
 }
 
 export function seconds(from, to) {
   const format = { style: "unit", unit: "second", unitDisplay: "short", maximumFractionDigits: 1 };
-  return new Intl.NumberFormat(language, format).format(Math.max(0, (new Date(to) - new Date(from)) / 1000));
+  return new Intl.NumberFormat(locale, format).format(Math.max(0, (new Date(to) - new Date(from)) / 1000));
 }
 
 // ---------------------------------------------------------------- what is said aloud

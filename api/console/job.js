@@ -15,7 +15,7 @@ export async function lookAt(main, id, heard) {
   main.replaceChildren(back, place);
   try {
     if (!/^[0-9a-f-]{36}$/.test(id)) throw Object.assign(new Error(), { status: 404 });
-    jobs.set(id, await call("GET", `/jobs/${id}`));
+    know(await call("GET", `/jobs/${id}`));
   } catch (error) {
     if (error.status === 401) return;
     const text = error.status === 404 ? say("not_there") : say("went_wrong", { reason: error.message });
@@ -137,6 +137,8 @@ const marked = (row) => row.flagged === true || row.pathology === 1;
 function resultColumns(head) {
   const extra = Object.keys(head.rows[0]?.extra ?? {}).map((key) => ({ key, from: (row) => row.extra?.[key], label: key }));
   const known = head.columns.map((key) => ({ key, from: (row) => row[key], label: sayOf("column", key) }));
+  // what is flagged is what one has come for: it stands beside the name, whatever the file's order
+  known.sort((one, other) => rank(one.key) - rank(other.key));
   return [...known, ...extra].map(({ key, from, label }) => ({
     key,
     label,
@@ -145,6 +147,8 @@ function resultColumns(head) {
     cell: (row) => shownCell(key, from(row), row),
   }));
 }
+
+const rank = (key) => ({ path: 0, path_to_study: 0, flagged: 1, pathology: 1 })[key] ?? 2;
 
 function orNull(value) {
   if (value === null || value === undefined) return null;

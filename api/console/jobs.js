@@ -3,7 +3,7 @@
 import { announce, button, bytes, element, percent, put, say, sayOf } from "./dom.js";
 import { card } from "./card.js";
 import { list } from "./http.js";
-import { changes, isFinal, jobs, know } from "./live.js";
+import { changes, isFinal, know } from "./live.js";
 import { lookAt } from "./job.js";
 import { again, queue, sendings, stop, watchSendings } from "./sending.js";
 
@@ -14,7 +14,7 @@ const PRIORITIES = ["low", "normal", "high"];
 // Show the panel in ``main``; ``path`` is what follows #/jobs. ``closed`` is a signal that ends with the panel.
 export function open(main, path, closed) {
   const heard = (type, act) => changes.addEventListener(type, (event) => act(event.detail), { signal: closed });
-  heard("job", ({ job, event }) => tell(job, event));
+  heard("job", ({ job, before }) => before && tell(job, before));
   if (path[0]) return lookAt(main, path[0], heard);
   const jobsList = listing(heard);
   main.replaceChildren(
@@ -25,14 +25,14 @@ export function open(main, path, closed) {
   return undefined;
 }
 
-// Percentages are not read aloud, changes are.
-function tell(job, event) {
-  if (!event || event.type === "progress") return;
-  const ended = isFinal(job);
-  const text = ended
-    ? say("job_ended", { title: job.title, status: sayOf("status", job.status) })
-    : say("job_stage", { title: job.title, stage: sayOf("stage", job.stage ?? job.status) });
-  if (ended || event.type === "stage" || event.type === "waiting") announce(text, job.id);
+// Percentages are not read aloud, changes are, however they became known.
+function tell(job, before) {
+  const { title } = job;
+  if (isFinal(job)) {
+    if (!isFinal(before)) announce(say("job_ended", { title, status: sayOf("status", job.status) }), job.id);
+  } else if (job.stage && job.stage !== before.stage) {
+    announce(say("job_stage", { title, stage: sayOf("stage", job.stage) }), job.id);
+  }
 }
 
 // ---------------------------------------------------------------- sending
@@ -182,7 +182,7 @@ function listing(heard) {
       const gone = (id) => after === null && (anew || id >= end) && !page.items.some((job) => job.id === id);
       for (const id of [...cards.keys()].filter(gone)) drop(id);
       for (const job of page.items) {
-        jobs.set(job.id, job);
+        know(job);
         show(job);
       }
       if (after !== null || anew || oldest === undefined) oldest = page.next;

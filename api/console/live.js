@@ -11,7 +11,7 @@ const FINAL = ["succeeded", "failed", "cancelled"];
 const REOPEN_MS = 2000;
 
 export const jobs = new Map();
-export const changes = new EventTarget(); // "job" with detail {job, event}, "gone" with detail id, "state", "reread"
+export const changes = new EventTarget(); // "job" with detail {job, before}, "gone" with detail id, "state", "reread"
 export let state = "closed"; // connecting, live, reconnecting
 
 let source = null;
@@ -21,9 +21,10 @@ let generation = 0; // of the session: what was asked for in an earlier one is n
 
 export const isFinal = (job) => FINAL.includes(job.status);
 
-export function know(job, event = null) {
+export function know(job) {
+  const before = jobs.get(job.id) ?? null;
   jobs.set(job.id, job);
-  changes.dispatchEvent(new CustomEvent("job", { detail: { job, event } }));
+  changes.dispatchEvent(new CustomEvent("job", { detail: { job, before } }));
 }
 
 export function forget(id) {
@@ -81,23 +82,20 @@ async function heard(message) {
   const event = JSON.parse(message.data);
   const known = jobs.get(event.job_id);
   if (!known || FINAL.includes(event.type) || known.file === null) {
-    await refresh(event.job_id, event);
+    await refresh(event.job_id);
     return;
   }
   if (isFinal(known) || isStale(event, known)) return;
   const { status, stage, progress, message: said } = event.data;
   const moved = event.type !== "progress";
-  know(
-    {
-      ...known,
-      status: status ?? known.status,
-      stage: stage ?? known.stage,
-      progress: Math.max(progress ?? 0, known.progress),
-      message: said ?? (moved ? null : known.message),
-      updated_at: moved ? event.at : known.updated_at,
-    },
-    event,
-  );
+  know({
+    ...known,
+    status: status ?? known.status,
+    stage: stage ?? known.stage,
+    progress: Math.max(progress ?? 0, known.progress),
+    message: said ?? (moved ? null : known.message),
+    updated_at: moved ? event.at : known.updated_at,
+  });
 }
 
 // What was read of the job after the event knows better. Percentages carry a worker's clock, all else the database's.
@@ -106,11 +104,11 @@ function isStale(event, known) {
   return Date.parse(event.at) < Date.parse(known.updated_at);
 }
 
-export async function refresh(id, event = null) {
+async function refresh(id) {
   const here = generation;
   try {
     const job = await call("GET", `/jobs/${id}`);
-    if (here === generation) know(job, event);
+    if (here === generation) know(job);
   } catch (error) {
     if (here === generation && error.status === 404) forget(id);
     else ended(error.status);

@@ -3,7 +3,7 @@
 
 import { announce, button, element, language, put, say } from "./dom.js";
 
-const SHOWN = 50;
+const SHOWN = 25;
 const AT_ONCE = 1000; // what the API gives in one page at most
 
 // columns: [{key, label, value(row), cell(row)}]; fetchPage(after, limit) resolves to {rows, next}; total is how many
@@ -45,7 +45,7 @@ export function table({ caption, columns, fetchPage, total, marked = () => false
 
   async function fetchUpTo(count) {
     while ((!begun || next !== null) && rows.length < count) {
-      const wanted = count === Infinity ? AT_ONCE : SHOWN * 2;
+      const wanted = count === Infinity ? AT_ONCE : SHOWN * 4;
       const page = await fetchPage(begun ? next : null, wanted);
       rows = rows.concat(page.rows.map((row, index) => ({ row, index: rows.length + index })));
       next = page.next;

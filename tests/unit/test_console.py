@@ -152,6 +152,7 @@ def test_every_word_that_is_said_is_there_and_none_is_left_over() -> None:
     said = set(re.findall(r'\bsay\("(\w+)"', code)) | set(re.findall(r'data-say(?:-label)?="(\w+)"', HTML))
     assert said <= WORDS["en"].keys()
     families = set(re.findall(r'sayOf\("(\w+)"', code)) | set(re.findall(r"`(\w+)_\$\{", code))
+    families |= set(re.findall(r'startsWith\("(\w+)_"', code))
     endings = set(re.findall(r"\}_(\w+)`", code))
     for key in WORDS["en"]:
         named = f'"{key}"' in code or key.partition("_")[0] in families or key.rpartition("_")[2] in endings
@@ -174,6 +175,12 @@ def test_every_word_that_is_said_is_there_and_none_is_left_over() -> None:
 def test_everything_the_api_names_has_a_word(kind: str, names: list[str]) -> None:
     for name in names:
         assert f"{kind}_{name}" in WORDS["en"]
+
+
+def test_every_sentence_of_the_engine_can_be_retold() -> None:
+    kept = {said for key, said in WORDS["en"].items() if key.startswith("said_")}
+    code = "\n".join(path.read_text() for path in (ROOT / "workers").glob("*.py"))
+    assert set(re.findall(r'\bmessage="([^"]+)"', code)) <= kept
 
 
 def test_the_console_hears_every_type_of_event() -> None:
