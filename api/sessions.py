@@ -2,7 +2,7 @@
 
 A browser sends a cookie whoever made it ask, another site's page included. ``SameSite=Strict`` keeps other sites' pages
 out; what changes something must also say that a page of this very origin sent it, because a neighbour on another port
-or another name of the same domain counts as the same site (OWASP, Cross-Site Request Forgery Prevention: fetch metadata).
+or another name of the same domain counts as the same site (OWASP, Cross-Site Request Forgery Prevention).
 """
 
 from typing import Any

@@ -429,9 +429,7 @@ def retold(code: str, message: str, language: str) -> str:
     )
     if read is None:
         return message
-    return "".join(
-        text + (_in_russian(read[name]) if name else "") for text, name, _, _ in Formatter().parse(error.ru)
-    )
+    return "".join(text + (_in_russian(read[name]) if name else "") for text, name, _, _ in Formatter().parse(error.ru))
 
 
 def tree(root: type[MillraceError] = MillraceError) -> Iterator[type[MillraceError]]:

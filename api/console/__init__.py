@@ -1,7 +1,8 @@
 """The console at /: one page for people, plain HTML, CSS and ES modules, served as they lie in this folder.
 
-Nothing is built and nothing is fetched from anywhere else, so the strictest policy fits. A capability has a panel when a
-file of its word lies here: ``jobs.js`` is found as everything of a capability is found, by its name.
+Nothing is built and nothing is fetched from anywhere else, so the strictest policy fits. A capability has a panel when
+a file of its word lies here (``jobs.js``): it is found as everything of a capability is found, by its name. Such a
+module exports ``open(main, path, closed)``; its words stand in ``words.js`` like all others.
 """
 
 import hashlib
@@ -76,4 +77,3 @@ def _answer(request: Request[Any, Any, Any], asset: Asset) -> Response[bytes]:
     if asset.etag in known:
         return Response(b"", status_code=304, headers=headers)
     return Response(asset.content, media_type=asset.media_type, headers=headers)
-

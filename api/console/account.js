@@ -20,6 +20,11 @@ export async function signOut() {
   announce(say("signed_out"));
 }
 
+// What another window of this browser does: signing out here too, or, when somebody else has signed in, that.
+export function whenChangedElsewhere(act) {
+  window.addEventListener("storage", (event) => event.key === HINT && act(event.newValue !== null));
+}
+
 async function signIn(account) {
   const grant = await call("POST", "/auth/login", { json: { ...account, session: true }, signingIn: true });
   localStorage.setItem(HINT, String(Date.now() + grant.expires_in * 1000));

@@ -1,7 +1,7 @@
 // The console's start: language, session, and which panel the address names: #/<word>/<what the panel makes of it>.
 
 import { element, language, put, say, speak } from "./dom.js";
-import { askForAccount, leave, maySignedIn, readAccount, signOut } from "./account.js";
+import { askForAccount, leave, maySignedIn, readAccount, signOut, whenChangedElsewhere } from "./account.js";
 import { whenSignedOut } from "./http.js";
 import * as live from "./live.js";
 import { stopAll } from "./sending.js";
@@ -65,6 +65,13 @@ whenSignedOut(() => left(say("session_over")));
 find("sign-out").addEventListener("click", async () => {
   await signOut();
   left(say("signed_out"));
+});
+
+whenChangedElsewhere(async (signedIn) => {
+  if (!signedIn) return left(say("signed_out"));
+  const now = await readAccount().catch(() => null);
+  if (now && now.id !== account?.id) location.reload();
+  return undefined;
 });
 
 // ---------------------------------------------------------------- connection

@@ -92,7 +92,7 @@ async function drawArchive(part, job) {
         size("compressed_size", "entry_packed"),
         plain("content_type", "entry_type"),
         plain("method", "entry_method"),
-        plain("modified_at", "entry_modified", (value) => (value ?? "").replace("T", " ")),
+        plain("modified_at", "entry_modified", (value) => (value ? element("time", { datetime: value }, value.replace("T", " ")) : "")),
       ],
       fetchPage: async (after, limit) => {
         const page = await list(`/jobs/${job.id}/zip-contents`, { limit, after });

@@ -38,7 +38,9 @@ def list_jobs(
         jobs = views.page(
             connection, owner_of(principal), after=after, limit=limit + 1, status=status, kind=kind, words=text
         )
-    return JobPage(items=[told(request, job) for job in jobs[:limit]], next=jobs[limit - 1].id if len(jobs) > limit else None)
+    return JobPage(
+        items=[told(request, job) for job in jobs[:limit]], next=jobs[limit - 1].id if len(jobs) > limit else None
+    )
 
 
 @get(
@@ -48,9 +50,7 @@ def list_jobs(
     sync_to_thread=True,
     **documented(_NO_JOB, answer={"Succeeded": {}, "Failed": FAILED}),
 )
-def read_job(
-    request: Request[Any, Any, Any], job_id: FromPath[UUID], principal: NamedDependency[Principal]
-) -> Job:
+def read_job(request: Request[Any, Any, Any], job_id: FromPath[UUID], principal: NamedDependency[Principal]) -> Job:
     """As it is now. To follow it, read `/events` below it instead of asking again and again. The message of its error
     comes in the language asked for."""
     return told(request, found(job_id, principal))

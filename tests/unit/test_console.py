@@ -1,4 +1,4 @@
-"""The console's files keep their own rules: served with type and ETag, nothing inline, the same words in both languages."""
+"""The console's files keep their own rules: their types and ETags, nothing inline, the same words in both languages."""
 
 import re
 import tomllib
@@ -63,7 +63,7 @@ def test_the_page_is_at_the_root_with_a_policy_that_lets_only_its_own_files_in()
 def test_a_file_is_served_with_its_type_and_its_etag(name: str) -> None:
     answer = client.get(f"/console/{name}")
     assert answer.content == (FOLDER / name).read_bytes()
-    assert answer.headers["content-type"] .partition(";")[0] == TYPES[name.rpartition(".")[2]]
+    assert answer.headers["content-type"].partition(";")[0] == TYPES[name.rpartition(".")[2]]
     assert answer.headers["content-security-policy"] == POLICY
     again = client.get(f"/console/{name}", headers={"If-None-Match": f'"other", W/{answer.headers["etag"]}'})
     assert (again.status_code, again.content) == (304, b"")
@@ -168,7 +168,7 @@ def test_every_word_that_is_said_is_there_and_none_is_left_over() -> None:
         ("column", [column.name for column in KNOWN]),
         (
             "outcome",
-            "running done retrying postponed failed interrupted lost timed_out cancelled".split(),
+            ["running", "done", "retrying", "postponed", "failed", "interrupted", "lost", "timed_out", "cancelled"],
         ),
     ],
 )
@@ -218,10 +218,12 @@ def contrast(one: str, other: str) -> float:
 
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
 def test_text_stands_out_from_what_is_behind_it(scheme: int) -> None:
-    colours = dict(re.findall(r"--([\w-]+): (#\w+)", re.findall(r":root \{(.*?)\}", text("style.css"), re.DOTALL)[scheme]))
+    block = re.findall(r":root \{(.*?)\}", text("style.css"), re.DOTALL)[scheme]
+    colours = dict(re.findall(r"--([\w-]+): (#\w+)", block))
     for ink in ("ink", "soft", "accent", "good", "bad", "warn"):
         for behind in ("paper", "panel"):
             assert contrast(colours[ink], colours[behind]) >= 4.5, (ink, behind)
-    for ink, behind in (("ink", "mark"), ("warn", "mark"), ("bad", "bad-panel"), ("soft", "bad-panel"), ("on-accent", "accent")):
+    pairs = ["ink mark", "warn mark", "bad bad-panel", "soft bad-panel", "on-accent accent"]
+    for ink, behind in (pair.split() for pair in pairs):
         assert contrast(colours[ink], colours[behind]) >= 4.5, (ink, behind)
     assert contrast(colours["control"], colours["paper"]) >= 3
