@@ -1,9 +1,10 @@
 """Files on their way: seen, stopped, refused, and sent again without becoming two jobs."""
 
+import base64
 from typing import Any
 
 from tests.browser import Visitor
-from tests.console.world import ZIP
+from tests.console.world import ARCHIVE, ZIP, PacedMl
 
 
 def test_sending_is_seen_can_be_stopped_and_be_taken_up_again_after_a_broken_connection(visitor: Visitor) -> None:
@@ -51,3 +52,24 @@ def test_what_is_not_taken_says_why_and_can_be_sent_again(visitor: Visitor) -> N
     failed.get_by_role("button", name="Stop: big.bin").click()
     failed.wait_for(state="detached")
     assert page.evaluate("document.activeElement.id") == "files"
+
+
+DROP = """(content) => {
+  const data = new DataTransfer();
+  data.items.add(new File([Uint8Array.from(atob(content), (one) => one.charCodeAt(0))], "dropped.zip"));
+  data.items.add(new File(["some text"], "dropped.txt"));
+  for (const place of [document.querySelector("footer"), document.querySelector(".drop")]) {
+    const event = new DragEvent("drop", {dataTransfer: data, bubbles: true, cancelable: true});
+    place.dispatchEvent(event);
+    if (!event.defaultPrevented) throw new Error("the browser would leave the page");
+  }
+}"""
+
+
+def test_files_are_dropped_into_their_place_and_nowhere_else(visitor: Visitor, ml: PacedMl) -> None:
+    ml.on.set()
+    page = visitor.page
+    page.evaluate(DROP, base64.b64encode(ARCHIVE).decode())
+    page.locator('.job[data-status="succeeded"]').nth(1).wait_for()
+    assert sorted(page.locator(".job h3").all_inner_texts()) == ["dropped.txt", "dropped.zip"]
+    assert visitor.complaints() == []
