@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 export FILE ?=
 # the tests wait about as much as they work, so two cores hold three processes
 JOBS   ?= 3
-TESTS  ?= tests/faults/test_short_chaos.py tests/integration tests/unit
+TESTS  ?= tests/faults/test_short_chaos.py tests/integration tests/console tests/unit
 # what a broker could make a difference to; the rest of the tests do without one, or are about Redis itself
 ON_ANY_BROKER = $(addprefix tests/integration/test_,whole_way.py failures.py control.py workers_lost.py) \
 	$(addprefix tests/faults/test_,rabbitmq.py recovery.py steps.py failpoints.py deploy.py beats.py short_chaos.py)

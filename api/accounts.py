@@ -10,6 +10,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import UNSET, UnsetType
 
+from api import sessions
 from api.idempotency import IdempotencyKey, Once, idempotent, secret_fingerprint
 from api.openapi.operation import documented
 from api.rates import Rate, client_address, counting, spend
@@ -27,6 +28,7 @@ from domain.accounts import (
 from domain.errors import (
     AccountInUse,
     AlreadyTaken,
+    CrossSiteRequest,
     Forbidden,
     Invalid,
     LastAdmin,
@@ -71,18 +73,35 @@ async def register(
     summary="Get an access token",
     status_code=200,
     **PUBLIC,
-    **documented(WrongCredentials(), _LIMITED),
+    **documented(
+        WrongCredentials(),
+        CrossSiteRequest(),
+        _LIMITED,
+        body={
+            "For a program": {"username": "anna.petrova", "password": "correct horse battery"},
+            "For a page of this site": {
+                "username": "anna.petrova",
+                "password": "correct horse battery",
+                "session": True,
+            },
+        },
+    ),
 )
 async def login(data: JSONBody[Login], request: Request[Any, Any, Any]) -> Response[TokenGrant]:
     """Send it as `Authorization: Bearer <access_token>` until it expires. Ten failed logins a minute for one name from
-    one address, then 429 `rate_limited`."""
+    one address, then 429 `rate_limited`.
+
+    With `session` the token also comes as the cookie `millrace_session` (`HttpOnly`, `SameSite=Strict`), which is taken
+    where no `Authorization` header is sent; `DELETE /auth/session` takes it away."""
     address = client_address(request)
     rates = (LOGIN_ADDRESS, address), (LOGIN, f"{address}:{data.username.lower()}")
     async with counting(request, WrongCredentials, *rates):
         known = await sync_to_thread(accounts.credentials, data.username)
         if not await password_fits(data.password, known) or known is None:
             raise WrongCredentials
-    return Response(grant(known), headers={"Cache-Control": "no-store"})  # RFC 6750, 5.3
+    granted = grant(known)
+    cookies = [sessions.opened(request, granted)] if data.session else []
+    return Response(granted, headers={"Cache-Control": "no-store"}, cookies=cookies)  # RFC 6750, 5.3
 
 
 @get(
@@ -210,6 +229,7 @@ routes = [
     read_account_by_name,
     change_account,
     delete_account,
+    *sessions.routes,
 ]
 
 

@@ -9,7 +9,7 @@ from litestar.di import Provide
 from litestar.routes import HTTPRoute
 from litestar.types import Message, Scope
 
-from api import health, openapi, problems, rates
+from api import console, health, openapi, problems, rates
 from api.logs import RequestEnvelope
 from api.security import current_principal, guard
 from domain.modules import enabled, floor
@@ -31,13 +31,19 @@ def create_app() -> Litestar:
     """
     config = settings()
     logs.configure(config)
-    modules = floor("api", enabled(config.modules))
+    words = enabled(config.modules)
+    modules = floor("api", words)
 
     def offered(name: str) -> list[Any]:
         return list(chain.from_iterable(getattr(module, name, ()) for module in modules))
 
     app = Litestar(
-        route_handlers=[Router(PREFIX, route_handlers=offered("routes")), *health.routes, *offered("root_routes")],
+        route_handlers=[
+            Router(PREFIX, route_handlers=offered("routes")),
+            *health.routes,
+            *console.routes(words),
+            *offered("root_routes"),
+        ],
         lifespan=[rates.lifespan, *offered("lifespan")],
         guards=[guard],
         dependencies={"principal": Provide(current_principal)},

@@ -22,10 +22,11 @@ from litestar.enums import ScopeType
 from litestar.handlers import BaseRouteHandler
 from litestar.types import Scope
 
+from api import sessions
 from api.problems import closing
 from api.tickets import redeem
 from domain.accounts import Principal, TokenGrant
-from domain.errors import Forbidden, NotAuthenticated, RateLimited, TicketsUnavailable
+from domain.errors import CrossSiteRequest, Forbidden, NotAuthenticated, RateLimited, TicketsUnavailable
 from storage import accounts
 from storage.accounts import Credentials, hasher
 from storage.configuration import settings
@@ -143,12 +144,17 @@ def forget(account_id: UUID) -> None:
 
 
 async def guard(connection: Connection, handler: BaseRouteHandler) -> None:
-    """Stands before every route. Raises NotAuthenticated (a WebSocket is closed with 4401)."""
+    """Stands before every route.
+
+    Raises:
+        NotAuthenticated: a WebSocket is closed with 4401.
+        CrossSiteRequest: a session cookie that was sent from elsewhere; 4403.
+    """
     if handler.opt.get("public"):
         return
     try:
         principal = await _caller(connection, handler)
-    except (NotAuthenticated, TicketsUnavailable) as error:
+    except (NotAuthenticated, CrossSiteRequest, TicketsUnavailable) as error:
         if connection.scope["type"] == ScopeType.WEBSOCKET:
             raise closing(error) from error
         raise
@@ -181,7 +187,7 @@ def require_admin(principal: Principal) -> None:
 
 
 def _bearer(connection: Connection) -> str:
-    """The token from the Authorization header (RFC 6750).
+    """The token from the Authorization header (RFC 6750), else from the cookie of a browser's session.
 
     A browser's WebSocket cannot send that header: there the token may stand as the second word of
     ``Sec-WebSocket-Protocol: bearer, <token>``; accept such a socket with the subprotocol ``bearer``.
@@ -193,4 +199,6 @@ def _bearer(connection: Connection) -> str:
         words = [word.strip() for word in connection.headers.get("sec-websocket-protocol", "").split(",")]
         if len(words) == 2 and words[0] == "bearer":
             return words[1]
+    if "authorization" not in connection.headers and (found := sessions.token(connection)):
+        return found
     raise NotAuthenticated

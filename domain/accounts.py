@@ -23,6 +23,8 @@ class Role(StrEnum):
 USERNAME = r"^[A-Za-z0-9._-]+$(?!\n)"
 _EMAIL = r"^[^@\s\x00-\x1f\x7f]+@[^@\s.\x00-\x1f\x7f]+(\.[^@\s.\x00-\x1f\x7f]+)+$(?!\n)"
 
+SESSION_COOKIE = "millrace_session"
+
 Username = Annotated[
     str,
     Meta(
@@ -75,6 +77,9 @@ class Login(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     username: Annotated[str, Meta(max_length=50, examples=["anna.petrova"])]
     password: Annotated[str, Meta(max_length=128, examples=["correct horse battery"])]
+    session: Annotated[
+        bool, Meta(description="For pages of this site: also set the cookie `millrace_session`", examples=[False])
+    ] = False
 
 
 class AccountChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

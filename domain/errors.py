@@ -6,7 +6,9 @@ is the same sentence in Russian, ``code`` is the stable word clients match on, `
 them into RFC 9457 problems; the engine writes the same ``code`` into a failed job. ``docs/errors.md`` is made from it.
 """
 
+import re
 from collections.abc import Iterator
+from string import Formatter
 from typing import Any, ClassVar
 
 # What the errors below speak of; everything else in their details is data and stays as it is.
@@ -78,6 +80,13 @@ class Forbidden(MillraceError):
 
     code, status = "forbidden", 403
     ru = "Для этого нужна роль `{role}`."
+
+
+class CrossSiteRequest(MillraceError):
+    """The session cookie is taken from this site's own pages only; others send `Authorization: Bearer <token>`."""
+
+    code, status = "cross_site_request", 403
+    ru = "Cookie сеанса принимается только от страниц этого же сайта; другие присылают `Authorization: Bearer <токен>`."
 
 
 class NotFound(MillraceError):
@@ -193,7 +202,7 @@ class BodyTooLarge(MillraceError):
 
 
 class StorageQuotaExceeded(MillraceError):
-    """All your files together may be {limit} {unit}: {used} are taken, and this asks for {asked} more."""
+    """All your files together may come to {limit} in {unit}; {used} are taken, and this asks for {asked} more."""
 
     # not 507: what is full is the caller's share, and only the caller can make room in it
     code, status, retryable = "storage_quota_exceeded", 413, True
@@ -543,10 +552,10 @@ class ArchiveDuplicate(ArchiveInconsistent):
 
 
 class ArchiveHeaderMismatch(ArchiveInconsistent):
-    """The local header of {entry!r} {reason}, so it contradicts the directory of the archive."""
+    """The local header of {entry!r} contradicts the directory of the archive: it {reason}"""
 
     code = "archive_header_mismatch"
-    ru = "Локальный заголовок {entry!r} ({reason}) противоречит оглавлению архива."
+    ru = "Локальный заголовок {entry!r} противоречит оглавлению архива: {reason}"
 
 
 class ArchiveHiddenEntries(ArchiveInconsistent):
@@ -627,6 +636,24 @@ class BadSetting(MillraceError):
 
     code = "bad_setting"
     ru = "{name}: {reason}"
+
+
+def retold(code: str, message: str, language: str) -> str:
+    """The English sentence of a stored error in another language; as it is where it is none of this tree's."""
+    error = next((error for error in tree() if error.code == code), None)
+    if language != "ru" or error is None:
+        return message
+    read = re.fullmatch(
+        "".join(
+            re.escape(text) + (f"(?P<{name}>.*)" if name else "")
+            for text, name, _, _ in Formatter().parse((error.__doc__ or "").strip())
+        ),
+        message,
+        re.DOTALL,
+    )
+    if read is None:
+        return message
+    return "".join(text + (_in_russian(read[name]) if name else "") for text, name, _, _ in Formatter().parse(error.ru))
 
 
 def tree(root: type[MillraceError] = MillraceError) -> Iterator[type[MillraceError]]:

@@ -126,7 +126,7 @@ def demo(file: Path | None) -> None:
 def _print_addresses(stack: "Stack") -> None:
     lines = []
     if "api" in stack.processes:
-        lines += [f"ready {stack.url}", f"  API documentation  {stack.url}/docs"]
+        lines += [f"ready {stack.url}", f"  console            {stack.url}/", f"  API documentation  {stack.url}/docs"]
     else:
         lines.append("ready")
     if "flower" in stack.processes:

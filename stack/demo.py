@@ -143,6 +143,7 @@ def _cell(value: Any) -> str:
 
 def _show_addresses(url: str, flower: str, job_id: str) -> None:
     console.print("\nwhere everything can be opened while it runs (`make up` keeps it running):")
+    console.print(f"  console            {url}/")
     console.print(f"  API documentation  {url}/docs")
     console.print(f"  this job           {url}/api/v1/jobs/{job_id}")
     console.print(f"  its results        {url}/api/v1/jobs/{job_id}/results.xlsx")

@@ -10,7 +10,7 @@ from litestar.params import FromPath, QueryParameter
 from api.idempotency import IdempotencyKey, Once, fingerprint, idempotent
 from api.jobs.examples import CANCELLED, PARENT_ID, QUEUED
 from api.jobs.ordering import create
-from api.jobs.reading import found, owner_of
+from api.jobs.reading import found, owner_of, told_attempt
 from api.objects import blocking
 from api.openapi.operation import documented
 from domain.accounts import Principal
@@ -91,6 +91,7 @@ def _run_again(job_id: UUID, principal: Principal, once: Once) -> None:
     **documented(NotFound(what="job")),
 )
 def list_attempts(
+    request: Request[Any, Any, Any],
     job_id: FromPath[UUID],
     principal: NamedDependency[Principal],
     limit: Annotated[int, QueryParameter(ge=1, le=1000, description="Attempts on a page")] = 100,
@@ -101,7 +102,7 @@ def list_attempts(
     with autocommit() as connection:
         numbered = views.attempts(connection, job_id, after=after, limit=limit + 1)
     return AttemptPage(
-        items=[attempt for _, attempt in numbered[:limit]],
+        items=[told_attempt(request, attempt) for _, attempt in numbered[:limit]],
         next=numbered[limit - 1][0] if len(numbered) > limit else None,
     )
 

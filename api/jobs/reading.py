@@ -1,10 +1,15 @@
 """Finding a job for whoever asks: its owner or an admin; to everybody else it is not there."""
 
+from typing import Any
 from uuid import UUID
 
+import msgspec
+from litestar import Request
+
+from api.problems import language_of
 from domain.accounts import Principal
-from domain.errors import NotFound
-from domain.jobs import Job
+from domain.errors import NotFound, retold
+from domain.jobs import Attempt, Job
 from storage.database import autocommit
 from storage.jobs import views
 
@@ -26,3 +31,19 @@ def found_with_keys(job_id: UUID, principal: Principal) -> tuple[Job, str | None
     if job is None:
         raise NotFound(what="job")
     return job
+
+
+def told(request: Request[Any, Any, Any], job: Job) -> Job:
+    """The job with the sentence of its error in the language that is asked for; it is kept in English."""
+    if job.error is None:
+        return job
+    message = retold(job.error.code, job.error.message, language_of(request))
+    return msgspec.structs.replace(job, error=msgspec.structs.replace(job.error, message=message))
+
+
+def told_attempt(request: Request[Any, Any, Any], attempt: Attempt) -> Attempt:
+    """The same for one attempt."""
+    if attempt.error is None:
+        return attempt
+    message = retold(attempt.error.code, attempt.error.message, language_of(request))
+    return msgspec.structs.replace(attempt, error=msgspec.structs.replace(attempt.error, message=message))

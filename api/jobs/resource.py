@@ -11,7 +11,7 @@ from msgspec import UNSET
 
 from api.downloads import documented_download, download
 from api.jobs.examples import FAILED
-from api.jobs.reading import found, found_with_keys, owner_of
+from api.jobs.reading import found, found_with_keys, owner_of, told
 from api.objects import blocking
 from api.openapi.operation import documented
 from domain.accounts import Principal
@@ -26,6 +26,7 @@ _NO_JOB = NotFound(what="job")
 
 @get("/jobs", tags=["jobs"], summary="Your jobs, newest first", sync_to_thread=True)
 def list_jobs(
+    request: Request[Any, Any, Any],
     principal: NamedDependency[Principal],
     status: Annotated[Status | None, QueryParameter(description="Only jobs in this state")] = None,
     kind: Annotated[str | None, QueryParameter(description="Only jobs of this kind")] = None,
@@ -38,7 +39,9 @@ def list_jobs(
         jobs = views.page(
             connection, owner_of(principal), after=after, limit=limit + 1, status=status, kind=kind, words=text
         )
-    return JobPage(items=jobs[:limit], next=jobs[limit - 1].id if len(jobs) > limit else None)
+    return JobPage(
+        items=[told(request, job) for job in jobs[:limit]], next=jobs[limit - 1].id if len(jobs) > limit else None
+    )
 
 
 @get(
@@ -48,9 +51,10 @@ def list_jobs(
     sync_to_thread=True,
     **documented(_NO_JOB, answer={"Succeeded": {}, "Failed": FAILED}),
 )
-def read_job(job_id: FromPath[UUID], principal: NamedDependency[Principal]) -> Job:
-    """As it is now. To follow it, read `/events` below it instead of asking again and again."""
-    return found(job_id, principal)
+def read_job(request: Request[Any, Any, Any], job_id: FromPath[UUID], principal: NamedDependency[Principal]) -> Job:
+    """As it is now. To follow it, read `/events` below it instead of asking again and again. The message of its error
+    comes in the language asked for."""
+    return told(request, found(job_id, principal))
 
 
 @put(

@@ -19,6 +19,7 @@ from litestar.types import Method
 from api.openapi import document, page
 from api.openapi.style import POLICY
 from api.problems import language_of
+from domain.accounts import SESSION_COOKIE
 from storage.configuration import settings
 
 TAGS = {
@@ -49,12 +50,18 @@ def config() -> OpenAPIConfig:
                 "bearer": SecurityScheme(
                     type="http", scheme="bearer", bearer_format="JWT", description="From POST /api/v1/auth/login"
                 ),
+                "session": SecurityScheme(
+                    type="apiKey",
+                    name=SESSION_COOKIE,
+                    security_scheme_in="cookie",
+                    description="The same token as a cookie, for pages of this site: log in with `session`",
+                ),
                 "mlService": SecurityScheme(
                     type="http", scheme="bearer", description="`ML_SERVICE_TOKEN`, which only the ML service has"
                 ),
             }
         ),
-        security=[{"bearer": []}],
+        security=[{"bearer": []}, {"session": []}],
         tags=[Tag(name=name, description=description) for name, description in TAGS.items()],
         openapi_router=Router("/docs", route_handlers=[], include_in_schema=False, opt={"public": True}),
         render_plugins=[Json(), Page(settings().public_url.rstrip("/"))],

@@ -113,7 +113,7 @@ def _complete(operation: Object, path: str, method: str, handler: HTTPRouteHandl
     if body := _body(words, data, schemas):
         operation["requestBody"] = {"required": True, "content": body}
     data_schema = schemas.resolved(schemas.reference(data)) if data else None
-    errors = [*words.errors, *responses.usual(operation, path, data_schema)]
+    errors = [*words.errors, *responses.usual(operation, path, method, data_schema)]
     operation["responses"] = {
         str(handler.status_code): responses.success(
             handler.status_code, words, _answer(handler), schemas, headless=method == "head"

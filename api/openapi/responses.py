@@ -10,6 +10,7 @@ from api.openapi.schemas import Schemas, sentence
 from api.problems import MEDIA_TYPE, problem
 from domain.errors import (
     BodyTooLarge,
+    CrossSiteRequest,
     DatabaseUnavailable,
     IdempotencyInFlight,
     IdempotencyMismatch,
@@ -86,11 +87,13 @@ def problems(path: str, errors: list[MillraceError]) -> Object:
     return {str(status): _problems(path, by_status[status]) for status in sorted(by_status)}
 
 
-def usual(operation: Object, path: str, data: Object | None) -> list[MillraceError]:
+def usual(operation: Object, path: str, method: str, data: Object | None) -> list[MillraceError]:
     """The errors that follow from what kind of operation it is; ``data`` is the schema of a JSON body."""
     found: list[MillraceError] = []
     if {} not in operation.get("security", []):
         found.append(NotAuthenticated())
+    if "security" not in operation and method not in ("get", "head"):
+        found.append(CrossSiteRequest())
     asked = [one["name"] for one in operation.get("parameters", ()) if one["in"] != "path"]
     if data is not None:
         found += [MalformedRequest(reason="Input data was truncated"), BodyTooLarge(limit=JSON_BODY_BYTES)]

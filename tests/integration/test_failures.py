@@ -60,6 +60,19 @@ def test_a_bad_archive_ends_the_job_with_its_name(scripted_user: User, content: 
     ends_as(scripted_user, scripted_user.order("data.zip", content), code, "inspect")
 
 
+def test_why_it_failed_is_told_in_the_language_asked_for(scripted_user: User) -> None:
+    """The reason inside the sentence is the service's own and stays as it came."""
+    job = ends_as(scripted_user, scripted_user.order("data.zip", encrypted()), "archive_encrypted", "inspect")
+    english, russian = "holds encrypted entries (first: 'secret')", "есть зашифрованные файлы (первый: 'secret')"
+    for language, said in (("en", english), ("ru-RU,ru;q=0.9", russian)):
+        headers = {"Accept-Language": language}
+        read = scripted_user.http.get(f"/jobs/{job['id']}", headers=headers).json()
+        (listed,) = scripted_user.http.get("/jobs", headers=headers).json()["items"]
+        (attempt,) = scripted_user.http.get(f"/jobs/{job['id']}/attempts", headers=headers).json()["items"]
+        for error in (read["error"], listed["error"], attempt["error"]):
+            assert said in error["message"]
+
+
 @pytest.mark.parametrize("encoding", ["cp866", "cp1251", "utf-8"])
 def test_names_in_old_encodings_are_read(scripted_user: User, encoding: str) -> None:
     data = archive(**{"Z" * len("Отчёт за март.txt".encode(encoding)): TEXT})

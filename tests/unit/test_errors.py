@@ -2,10 +2,11 @@
 
 import string
 from http import HTTPStatus
+from typing import Any
 
 import pytest
 
-from domain.errors import Conflict, MillraceError, NotFound, RateLimited, tree
+from domain.errors import Conflict, MillraceError, NotFound, RateLimited, retold, tree
 
 ERRORS = list(dict.fromkeys(tree()))
 
@@ -60,3 +61,19 @@ def test_the_arguments_stay_apart_from_the_sentence() -> None:
 
 def test_a_brace_in_an_argument_is_text() -> None:
     assert str(Conflict(reason="{this} is {0}")) == "{this} is {0}"
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: error.code)
+def test_a_stored_sentence_can_be_told_in_russian(error: type[MillraceError]) -> None:
+    """A failed job keeps its sentence in English, and not what it was made of."""
+    values: dict[str, Any] = {
+        name: f"a {name} (of: several) 'words'" for name in _placeholders((error.__doc__ or "").strip())
+    }
+    made = error(**values)
+    assert retold(error.code, made.message(), "ru") == made.message("ru")
+    assert retold(error.code, made.message(), "en") == made.message()
+
+
+def test_a_sentence_that_is_not_the_trees_stays_as_it_is() -> None:
+    assert retold("step_failed", "Something else.", "ru") == "Something else."
+    assert retold("of_an_older_release", "Something else.", "ru") == "Something else."
