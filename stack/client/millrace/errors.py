@@ -4,7 +4,7 @@
 stable. The codes programs act upon have a class of their own; any other code is the class of its HTTP status.
 """
 
-from typing import Any, ClassVar
+from typing import Any
 
 import httpx
 import msgspec
@@ -30,7 +30,6 @@ class Refused(ClientError):
     """The server answered with a problem; its sentence is the message."""
 
     code: str = ""
-    statuses: ClassVar[tuple[int, ...]] = ()
 
     def __init__(self, answered: "Answered", *, resent: bool = False) -> None:
         super().__init__(answered.detail)
@@ -49,85 +48,85 @@ class Refused(ClientError):
 class NotSignedIn(Refused):
     """No token, or one that is no longer good."""
 
-    code, statuses = "not_authenticated", (401,)
+    code = "not_authenticated"
 
 
 class WrongCredentials(NotSignedIn):
     """The username or the password is wrong."""
 
-    code, statuses = "wrong_credentials", ()
+    code = "wrong_credentials"
 
 
 class Forbidden(Refused):
     """Signed in, but not as somebody who may."""
 
-    code, statuses = "forbidden", (403,)
+    code = "forbidden"
 
 
 class NotFound(Refused):
     """There is no such thing, or it is somebody else's."""
 
-    code, statuses = "not_found", (404, 410)
+    code = "not_found"
 
 
 class Conflict(Refused):
     """It does not fit the state things are in."""
 
-    code, statuses = "conflict", (409,)
+    code = "conflict"
 
 
 class AlreadyTaken(Conflict):
     """Somebody else has this username or e-mail."""
 
-    code, statuses = "already_taken", ()
+    code = "already_taken"
 
 
 class JobNotReady(Conflict):
     """The job does not have it yet."""
 
-    code, statuses = "job_not_ready", ()
+    code = "job_not_ready"
 
 
 class JobIsFinal(Conflict):
     """The job has already ended; ``details["status"]`` says how."""
 
-    code, statuses = "job_is_final", ()
+    code = "job_is_final"
 
 
 class InFlight(Conflict):
     """The first request with this Idempotency-Key is still being answered."""
 
-    code, statuses = "idempotency_in_flight", ()
+    code = "idempotency_in_flight"
 
 
 class Invalid(Refused):
     """An input is wrong; ``field`` names it."""
 
-    code, statuses = "invalid", (400, 415, 422)
+    code = "invalid"
 
 
 class UnknownProfile(Invalid):
     """The installation has no such profile; ``details["known"]`` are those it has."""
 
-    code, statuses = "unknown_profile", ()
+    code = "unknown_profile"
 
 
 class TooLarge(Refused):
     """The file is larger than the installation takes; ``details["limit"]`` is in bytes."""
 
-    code, statuses = "body_too_large", (413,)
+    code = "body_too_large"
 
 
 class RateLimited(Refused):
     """Too many requests; ``retry_after`` says when again."""
 
-    code, statuses = "rate_limited", (429,)
+    code = "rate_limited"
 
 
 class Unavailable(Refused):
     """The server, or one it stands on, is down or overloaded; it was tried again in vain."""
 
-    code, statuses = "unavailable", (502, 503, 504)
+    code = "unavailable"
 
 
 class Answered(msgspec.Struct, kw_only=True):
@@ -168,8 +167,22 @@ def refused(response: httpx.Response, *, resent: bool = False) -> Refused:
     return _class_of(answered)(answered, resent=resent)
 
 
+_BY_STATUS: dict[int, type[Refused]] = {
+    400: Invalid,
+    401: NotSignedIn,
+    403: Forbidden,
+    404: NotFound,
+    409: Conflict,
+    410: NotFound,
+    413: TooLarge,
+    415: Invalid,
+    422: Invalid,
+    429: RateLimited,
+    502: Unavailable,
+    503: Unavailable,
+    504: Unavailable,
+}
+
+
 def _class_of(answered: Answered) -> type[Refused]:
-    by_code = classes()
-    if named := by_code.get(answered.code):
-        return named
-    return next((one for one in by_code.values() if answered.status in one.statuses), Refused)
+    return classes().get(answered.code) or _BY_STATUS.get(answered.status, Refused)
