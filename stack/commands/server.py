@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from millrace.client import Client
 
 P = ParamSpec("P")
-PATIENCE = 5.0  # seconds a command tries to get through to a server
+PATIENCE = 3.0  # seconds a command tries to get through to a server
 OFFERED = 20  # jobs, where the shell completes one
 
 

@@ -37,7 +37,7 @@ def show_jobs(console: Console, jobs: Iterable[Job]) -> None:
         table.add_column(name, overflow="fold", justify="right" if name == "%" else "left")
     for job in jobs:
         status = Text(job.status, style=_COLOURS.get(job.status, ""))
-        when = job.created_at.astimezone().strftime("%d.%m. %H:%M")
+        when = job.created_at.astimezone().strftime("%Y-%m-%d %H:%M")
         table.add_row(str(job.id), status, str(job.progress), when, Text(harmless(job.title)))
     console.print(table)
 
