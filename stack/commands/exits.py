@@ -38,6 +38,8 @@ def told() -> Iterator[None]:
     """Around a command."""
     from millrace.errors import (
         BadAddress,
+        BadKey,
+        BadToken,
         ClientError,
         FileChanged,
         Forbidden,
@@ -49,8 +51,10 @@ def told() -> Iterator[None]:
 
     try:
         yield
-    except (BadAddress, FileChanged) as error:
+    except (BadAddress, BadKey, FileChanged) as error:
         end(USAGE, str(error))
+    except BadToken as error:
+        end(NOT_ALLOWED, str(error))
     except Unreachable as error:
         end(UNREACHABLE, str(error))
     except Refused as error:
@@ -62,6 +66,8 @@ def told() -> Iterator[None]:
         end(NOT_ALLOWED if not allowed else UNREACHABLE if error.status >= 500 else REFUSED, line)
     except ClientError as error:
         end(UNREACHABLE, str(error))
+    except UnicodeEncodeError as error:  # words in another encoding than the terminal's
+        end(USAGE, f"{error.object!r}: {error.reason}")
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise  # click's own business: whoever read has gone

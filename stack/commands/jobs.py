@@ -14,6 +14,8 @@ from stack.terminal.text import harmless, worded
 if TYPE_CHECKING:
     from millrace.client import Client, Job
 
+# not from `domain`: whoever asks for --help waits for no import
+STATES = ["pending", "queued", "processing", "succeeded", "failed", "cancelled"]
 _watch_option = click.option("--watch", "watched", is_flag=True, help="Show what happens until every job has ended.")
 
 
@@ -41,7 +43,7 @@ def upload(
     on stderr."""
     from rich.console import Console
 
-    from millrace.errors import Unavailable, Unreachable
+    from millrace.errors import InFlight, Unavailable, Unreachable
     from stack.commands.watching import watch
     from stack.terminal.bars import view
 
@@ -68,7 +70,7 @@ def upload(
                 )
         except KeyboardInterrupt:
             end(INTERRUPTED, worded("the upload was broken off: ", "загрузка прервана: ") + _again(file, key))
-        except (Unreachable, Unavailable):
+        except (Unreachable, Unavailable, InFlight):
             say(worded("try again with: ", "повторить: ") + _again(file, key))
             raise
         ordered.append(job)
@@ -100,7 +102,7 @@ def watch(client: "Client", job: UUID, as_json: bool) -> None:
 
 
 @on_server()
-@click.option("--status", help="Only jobs in this state.")
+@click.option("--status", type=click.Choice(STATES), help="Only jobs in this state.")
 @click.option("--kind", help="Only jobs of this kind.")
 @click.option("--text", help="Part of title or description.")
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="At most so many.")

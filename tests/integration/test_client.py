@@ -1,5 +1,6 @@
 """The Python client against a real stack: what it returns, what it raises, and what it outlives."""
 
+import os
 import secrets
 import subprocess
 import sys
@@ -181,8 +182,6 @@ def test_a_server_that_is_not_there_is_unreachable_once_patience_is_at_its_end(p
         with pytest.raises(errors.Unreachable):
             list(client.events(uuid4()))
     assert 1 < time.monotonic() - began < 5
-    with pytest.raises(errors.BadAddress):
-        Client("127.0.0.1:8000")
 
 
 def test_waiting_ends_when_its_time_is_over(client: Client, text: Path) -> None:
@@ -213,6 +212,27 @@ def test_a_server_that_comes_back_in_time_has_not_been_away(proxied: Client, pro
     assert [one.id for one in proxied.jobs()] == [job.id]
 
 
+def test_an_upload_cut_off_by_the_death_of_the_api_is_sent_again_and_is_one_job(
+    proxied: Client, proxy: Proxy, scripted: Stack, text: Path
+) -> None:
+    text.write_bytes(b"some text\n" * 100_000)
+    proxy.faults = Faults(bytes_per_second=2_000_000)
+    deaths, sizes = scripted.processes["api"].deaths, []
+
+    def progress(sent: int, size: int) -> None:
+        sizes.append(sent)
+        if sent > size / 2 and not killed.is_set():
+            killed.set()
+            scripted.processes["api"].kill()
+
+    killed = threading.Event()
+    job = proxied.upload(text, profile="instant", progress=progress)
+    assert scripted.processes["api"].deaths == deaths + 1
+    assert sizes.count(sizes[0]) > 1, "it was sent again"
+    assert [one.id for one in proxied.jobs()] == [job.id]
+    assert proxied.wait(job).status is Status.SUCCEEDED
+
+
 def test_a_delete_whose_answer_is_lost_is_done(proxied: Client, proxy: Proxy, text: Path) -> None:
     job = proxied.wait(proxied.upload(text, profile="instant"))
     proxy.faults = Faults(lose_answers=1, lose_answer_to=b"DELETE /api/v1/jobs")
@@ -241,6 +261,40 @@ def test_events_come_once_and_in_order_over_cut_connections_and_a_killed_server(
     assert [event.seq for event in seen] == list(range(1, len(seen) + 1))
     assert seen[-1].type == "succeeded"
     assert seen == [event for event in proxied.events(job) if event.seq is not None]
+
+
+def test_a_stream_that_was_silent_for_long_is_taken_up_again(proxy: Proxy, text: Path) -> None:
+    with signed_in(f"http://127.0.0.1:{proxy.port}", patience=0.5, outage=0.5) as client:
+        job = held(client, text)
+        cut = threading.Timer(1.0, proxy.reset)
+        ending = threading.Timer(1.3, client.cancel, [job])
+        cut.start()
+        ending.start()
+        assert [event.type for event in client.events(job)][-1] == "cancelled"
+        ending.join()
+
+
+def test_a_name_in_an_old_encoding_is_sent_as_the_text_it_is(client: Client, text: Path) -> None:
+    old = text.with_name(os.fsdecode("отчёт.txt".encode("cp1251")))
+    text.rename(old)
+    job = client.upload(old, profile="instant")
+    assert job.title == "отчёт.txt"
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://example.org", "http://", "http://a:b", "http://[::1"])
+def test_what_is_no_address_is_said_at_once(url: str) -> None:
+    with pytest.raises(errors.BadAddress):
+        Client(url)
+
+
+def test_keys_and_tokens_that_cannot_be_sent_are_said_at_once(client: Client, text: Path) -> None:
+    for key in ("", "ключ", "two words", "k" * 256):
+        with pytest.raises(errors.BadKey):
+            client.upload(text, idempotency_key=key)
+    with pytest.raises(errors.BadToken):
+        Client(client.url, token="токен")
+    with Client(client.url, token="no.good\n") as nobody, pytest.raises(errors.NotSignedIn):
+        nobody.me()
 
 
 def _finish(client: Client, ml: ScriptedMl, request: dict[str, str]) -> None:

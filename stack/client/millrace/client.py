@@ -22,8 +22,9 @@ from uuid import UUID, uuid4
 import msgspec
 
 from domain.accounts import Account, TokenGrant
+from domain.files import decode_text
 from domain.jobs import Event, Job, JobPage, Priority, Status
-from millrace.errors import JobIsFinal, NotFound
+from millrace.errors import BadKey, JobIsFinal, NotFound
 from millrace.following import follow
 from millrace.reading import Counted, Progress, media_type
 from millrace.tokens import kept_token
@@ -84,7 +85,7 @@ class Client:
     def register(self, username: str, password: str, email: str | None = None) -> Account:
         """Make an account. Raises AlreadyTaken."""
         body = {"username": username, "password": password, "email": email}
-        headers = {"Idempotency-Key": str(uuid4())}
+        headers = _keyed(None)
         return self._wire.read("POST", "/auth/register", Account, again=True, headers=headers, json=body)
 
     def login(self, username: str, password: str) -> TokenGrant:
@@ -120,9 +121,11 @@ class Client:
 
         Raises:
             OSError: the file cannot be read.
+            BadKey: ``idempotency_key`` is none.
             FileChanged: it changed its size meanwhile.
         """
         path = Path(path)
+        name = decode_text(os.fsencode(path.name))  # a file's name may be in another encoding than this system's
         given = {"title": title, "description": description, "kind": kind, "profile": profile}
         given |= {"threshold": None if threshold is None else repr(threshold), "priority": priority and str(priority)}
         fields = {name: value for name, value in given.items() if value is not None}
@@ -131,9 +134,9 @@ class Client:
 
             def body() -> dict[str, Any]:
                 part = Counted(file, size, progress)
-                return {"data": fields, "files": {"file": (path.name, part, media_type(path))}}
+                return {"data": fields, "files": {"file": (name, part, media_type(path))}}
 
-            headers = {"Idempotency-Key": idempotency_key or str(uuid4())}
+            headers = _keyed(idempotency_key)
             response = self._wire.send("POST", "/jobs", again=True, headers=headers, body=body)
         return self._wire.decoded(response, Job)
 
@@ -171,7 +174,7 @@ class Client:
 
     def retry(self, job: Job | UUID | str, *, idempotency_key: str | None = None) -> Job:
         """Run an ended job again: a new job on the same file, with ``parent_id``. Raises Conflict before its end."""
-        headers = {"Idempotency-Key": idempotency_key or str(uuid4())}
+        headers = _keyed(idempotency_key)
         return self._wire.read("POST", f"/jobs/{_id(job)}/retry", Job, again=True, headers=headers)
 
     def delete(self, job: Job | UUID | str) -> None:
@@ -229,6 +232,14 @@ class Client:
         finally:
             partial.unlink(missing_ok=True)
         return path
+
+
+def _keyed(key: str | None) -> dict[str, str]:
+    """Raises BadKey."""
+    key = str(uuid4()) if key is None else key
+    if not (0 < len(key) <= 255 and key.isascii() and key.isprintable() and " " not in key):
+        raise BadKey("an Idempotency-Key is 1 to 255 visible ASCII characters")
+    return {"Idempotency-Key": key}
 
 
 def _id(job: Job | UUID | str) -> UUID:

@@ -18,6 +18,14 @@ class BadAddress(ClientError):
     """The server's address is none: it begins with `http://` or `https://`, and has a host."""
 
 
+class BadToken(ClientError):
+    """A token is visible ASCII characters."""
+
+
+class BadKey(ClientError):
+    """An Idempotency-Key is 1 to 255 visible ASCII characters."""
+
+
 class Unreachable(ClientError):
     """No answer of a Millrace server came, however often it was tried."""
 

@@ -35,13 +35,13 @@ def follow(wire: Wire, job_id: UUID, after: int, timeout: float | None, outage: 
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": str(after)} if after else {})
         wait: float | None = None
         lost: Exception | None = None
+        open_before = False
         try:
             with wire.stream(f"/jobs/{job_id}/events", headers, silence) as response:
-                heard, patience = time.monotonic(), outage
+                open_before, patience = True, outage
                 if response.status_code == httpx.codes.NO_CONTENT:
                     return  # the end of the job has been read before
                 for event in _events(response):
-                    heard = time.monotonic()
                     if timeout is not None:
                         _left(began, timeout)
                     if event.seq is not None:
@@ -57,7 +57,9 @@ def follow(wire: Wire, job_id: UUID, after: int, timeout: float | None, outage: 
             lost = error
         except (Unavailable, RateLimited) as error:
             lost, wait = error, error.retry_after
-        if time.monotonic() - heard > patience:
+        if open_before:  # however long ago the last event was: signs of life come in between
+            heard = time.monotonic()
+        elif time.monotonic() - heard > patience:
             if lost is None or isinstance(lost, httpx.TransportError):
                 raise Unreachable(f"{wire.url} cannot be reached: {lost}") from lost
             raise lost

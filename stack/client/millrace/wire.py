@@ -3,19 +3,20 @@
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
 import msgspec
 
-from millrace.errors import BadAddress, FileChanged, InFlight, Refused, Unavailable, Unreachable, refused
+from millrace.errors import BadAddress, BadToken, FileChanged, InFlight, Unavailable, Unreachable, refused
 
 FIRST_DELAY, LONGEST_DELAY = 0.2, 5.0  # seconds, before full jitter
 # A server may think for long at the end of a large upload; a stream says something every 15 s.
 TIMEOUT = httpx.Timeout(60, connect=10, read=300)
 SILENCE = 45.0
+PERSISTENCE = 30.0  # a request whose answer was lost, longer than a lease
 
 T = TypeVar("T")
 
@@ -25,20 +26,21 @@ class Wire:
 
     def __init__(self, url: str, token: str | None, *, patience: float, language: str) -> None:
         """``patience`` is for how many seconds a request is tried again. Raises BadAddress."""
-        address = urlsplit(url)
-        if address.scheme not in ("http", "https") or not address.hostname:
-            raise BadAddress(f"{url!r} is not the address of a server: it begins with http:// or https://")
+        host = _host(url)
         self.url = url.rstrip("/")
         self.patience = patience
         # a proxy of the environment is not for this very machine
-        local = address.hostname in ("localhost", "127.0.0.1", "::1")
+        local = host in ("localhost", "127.0.0.1", "::1")
         self._http = httpx.Client(base_url=f"{self.url}/api/v1", timeout=TIMEOUT, trust_env=not local)
         self._http.headers["Accept-Language"] = language
         self.sign(token)
 
     def sign(self, token: str | None) -> None:
+        """Make every further request with this token. Raises BadToken."""
         self._http.headers.pop("Authorization", None)
-        if token:
+        if token := (token or "").strip():
+            if not (token.isascii() and token.isprintable()):
+                raise BadToken("the token is none: it holds characters that no token has")
             self._http.headers["Authorization"] = f"Bearer {token}"
 
     def close(self) -> None:
@@ -103,10 +105,12 @@ class Wire:
             yield response
 
     def _tried(self, once: Callable[[bool], T], harmless: bool) -> T:
-        deadline = time.monotonic() + self.patience
+        began = time.monotonic()
         delays = backoff()
         resent = False
         while True:
+            # What may have been done deserves an answer: a server that died with it holds its key for a lease.
+            deadline = began + (max(self.patience, PERSISTENCE) if resent else self.patience)
             try:
                 return once(resent)
             except httpx.LocalProtocolError as error:  # fewer or more bytes than were announced
@@ -122,11 +126,16 @@ class Wire:
                 wait = error.retry_after if error.retry_after is not None else next(delays)
                 if not harmless or time.monotonic() + wait > deadline:
                     raise
-                resent = True
-            except Refused as error:
-                error.resent = resent
-                raise
-            time.sleep(min(wait, max(0.0, deadline - time.monotonic())))
+            time.sleep(wait)
+
+
+def _host(url: str) -> str:
+    """Raises BadAddress."""
+    with suppress(ValueError):
+        address = urlsplit(url)
+        if address.scheme in ("http", "https") and address.hostname and (address.port is None or address.port):
+            return address.hostname
+    raise BadAddress(f"{url!r} is not the address of a server: it begins with http:// or https:// and has a host")
 
 
 def backoff() -> Iterator[float]:
