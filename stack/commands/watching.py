@@ -31,8 +31,8 @@ def watch(client: "Client", jobs: Sequence[Job], console: Console | None) -> int
         else:
             names = {job.id: job.title for job in jobs}
             with view(console, several=len(jobs) > 1) as shown:
-                for job in jobs:
-                    shown.show(job.id, job.title, "queued", 0)
+                for job in jobs if len(jobs) > 1 else ():  # not each has a stream at once
+                    shown.show(job.id, job.title, job.status, job.progress)
 
                 _follow(client, jobs, lambda event: show(shown, names[event.job_id], event), ended)
     except KeyboardInterrupt:

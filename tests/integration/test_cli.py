@@ -168,7 +168,7 @@ def test_a_job_that_is_cancelled_ends_the_watching_with_5(at: Terminal, http: Us
     job_id = pending(http)
     watching = at.start("watch", job_id)
     assert watching.stdout is not None
-    assert watching.stdout.readline() == "  0 % queued\n"
+    assert watching.stdout.readline() == "  0 % created\n"
     assert "cancelled" in at.run("cancel", job_id).stderr
     _, said = watching.communicate(timeout=20)
     assert (watching.returncode, said) == (5, f"millrace: {job_id} was cancelled\n")
