@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from millrace.client import Client, Job
-from millrace.errors import Refused
+from millrace.errors import ClientError, Refused
 from stack import StackFailed
 from stack.environment import read_stack_env
 from stack.samples import make_archive
@@ -35,7 +35,7 @@ def main(file: Path | None = None) -> None:
     began = time.perf_counter()
     with _stack() as (url, flower):
         console.print(f"[dim]stack ready after {time.perf_counter() - began:.1f} s[/]")
-        with Client(url) as client:
+        with _one_error(), Client(url) as client:
             _sign_in(client)
             job = _watch(client, _upload(client, file))
             if error := job.error:
@@ -60,6 +60,16 @@ def _stack() -> Iterator[tuple[str, str]]:
         yield stack.url, f"http://127.0.0.1:{stack.env['FLOWER_PORT']}"
 
 
+@contextlib.contextmanager
+def _one_error() -> Iterator[None]:
+    try:
+        yield
+    except Refused as error:
+        raise StackFailed(f"the server refused: {error.code}: {error.detail}") from None
+    except ClientError as error:
+        raise StackFailed(str(error)) from None
+
+
 def _sign_in(client: Client) -> None:
     username, password = f"demo-{secrets.token_hex(4)}", secrets.token_urlsafe(16)
     client.register(username, password)
@@ -72,10 +82,7 @@ def _upload(client: Client, file: Path | None) -> Job:
         if file is None:
             file = Path(folder) / "sample.zip"
             file.write_bytes(make_archive())
-        try:
-            job = client.upload(file)
-        except Refused as error:
-            raise StackFailed(f"the upload was refused: {error.code}: {error.detail}") from None
+        job = client.upload(file)
     size = job.file.size if job.file else 0
     console.print(f"uploaded [bold]{escape(file.name)}[/] ({size:,} bytes), job {job.id}")
     return job

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import click
 
 from stack.commands.exits import INTERRUPTED, end, say
-from stack.commands.server import job_argument, json_option, on_server
+from stack.commands.server import job_argument, jobs_argument, json_option, on_server
 from stack.terminal.text import harmless, worded
 
 if TYPE_CHECKING:
@@ -85,20 +85,20 @@ def upload(
 
 
 @on_server()
-@job_argument
+@jobs_argument
 @json_option
-def watch(client: "Client", job: UUID, as_json: bool) -> None:
-    """Show what happens to JOB, from its beginning, until it has ended; with --json each event as a line.
+def watch(client: "Client", jobs: tuple[UUID, ...], as_json: bool) -> None:
+    """Show what happens to each JOB, from its beginning, until all have ended; with --json each event as a line.
 
     A server that is started again meanwhile is waited for, and no event is lost or repeated. Ctrl-C ends the watching;
-    the job goes on.
+    the jobs go on.
     """
     from rich.console import Console
 
     from stack.commands.watching import watch as follow
 
     console = None if as_json else Console(highlight=False, soft_wrap=True)
-    raise SystemExit(follow(client, [client.job(job)], console))
+    raise SystemExit(follow(client, [client.job(job) for job in dict.fromkeys(jobs)], console))
 
 
 @on_server()

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import wraps
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
+from typing import TYPE_CHECKING, Concatenate, ParamSpec
 
 import click
 from click.shell_completion import CompletionItem
@@ -67,8 +67,8 @@ def _offer(context: click.Context, _: click.Parameter, begun: str) -> list[Compl
         return []
 
 
-def job_argument(function: Callable[..., Any]) -> Callable[..., Any]:
-    return click.argument("job", metavar="JOB", type=click.UUID, shell_complete=_offer)(function)
-
-
+job_argument = click.argument("job", metavar="JOB", type=click.UUID, shell_complete=_offer)
+jobs_argument = click.argument(
+    "jobs", metavar="JOB...", nargs=-1, required=True, type=click.UUID, shell_complete=_offer
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="For programs.")

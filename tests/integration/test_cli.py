@@ -252,16 +252,20 @@ def attach(http: User, job_id: str) -> None:
             return
 
 
-def test_ctrl_c_leaves_the_job_and_says_how_to_go_on(at: Terminal, http: User) -> None:
-    job_id = pending(http)
-    watching = at.start("watch", job_id)
+def test_ctrl_c_leaves_the_jobs_and_says_how_to_go_on(at: Terminal, http: User) -> None:
+    ended, *going = (pending(http) for _ in range(3))
+    watching = at.start("watch", *going, ended)
     assert watching.stdout is not None
-    watching.stdout.readline()
+    http.http.post(f"/jobs/{ended}/cancel").raise_for_status()
+    while "cancelled" not in watching.stdout.readline():
+        pass
+    http.job(ended)  # as the command does after the last event
     watching.send_signal(signal.SIGINT)
     _, said = watching.communicate(timeout=10)
     assert watching.returncode == 130
-    assert f"goes on; to go on watching: millrace watch {job_id}\n" in said
-    assert http.job(job_id)["status"] == "pending"
+    again = said.splitlines()[-1].partition("goes on; to go on watching: millrace watch ")[2].split()
+    assert again[:2] == going
+    assert {http.job(job_id)["status"] for job_id in going} == {"pending"}
 
 
 # ---------------------------------------------------------------- at a terminal

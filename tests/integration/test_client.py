@@ -1,5 +1,6 @@
 """The Python client against a real stack: what it returns, what it raises, and what it outlives."""
 
+import json
 import os
 import secrets
 import subprocess
@@ -7,6 +8,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -184,6 +187,47 @@ def test_a_server_that_is_not_there_is_unreachable_once_patience_is_at_its_end(p
     assert 1 < time.monotonic() - began < 5
 
 
+@contextmanager
+def answering(media_type: str, body: str) -> Iterator[str]:
+    """The address of something that says the same to everybody."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", media_type)
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        serving = threading.Thread(target=server.serve_forever, args=(0.05,))
+        serving.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        serving.join()
+
+
+def test_what_answers_but_is_not_millrace_is_said_at_once() -> None:
+    with answering("text/html", "<h1>Welcome to the hotel</h1>") as url, Client(url) as client:
+        with pytest.raises(errors.Unreachable, match="not Millrace"):
+            client.me()
+        with pytest.raises(errors.Unreachable, match="not Millrace"):
+            list(client.events(uuid4()))
+
+
+def test_an_event_of_a_later_version_is_passed_over() -> None:
+    job_id, at = uuid4(), "2026-01-01T00:00:00Z"
+    lines = [
+        {"job_id": str(job_id), "type": kind, "at": at, "data": {}, "seq": seq}
+        for seq, kind in enumerate(("queued", "admired", "succeeded"), 1)
+    ]
+    stream = "".join(f"id: {line['seq']}\nevent: {line['type']}\ndata: {json.dumps(line)}\n\n" for line in lines)
+    with answering("text/event-stream", stream) as url, Client(url) as client:
+        assert [(event.seq, event.type) for event in client.events(job_id)] == [(1, "queued"), (3, "succeeded")]
+
+
 def test_waiting_ends_when_its_time_is_over(client: Client, text: Path) -> None:
     job = held(client, text)
     began = time.monotonic()
@@ -246,17 +290,21 @@ def test_events_come_once_and_in_order_over_cut_connections_and_a_killed_server(
 ) -> None:
     job = proxied.upload(text, profile="at_it")
     seen: list[Event] = []
+    finishing: threading.Thread | None = None
     deaths = scripted.processes["api"].deaths
     for event in proxied.events(job, timeout=60):
         if event.seq is None:
             continue
         seen.append(event)
-        if event.type == "waiting":
+        if event.type == "waiting" and finishing is None:  # the engine asks the service, and waits again
             scripted.processes["api"].kill()
             (request,) = scripted_ml.submissions(str(job.id))
-            threading.Thread(target=_finish, args=(proxied, scripted_ml, request)).start()
-        else:
+            finishing = threading.Thread(target=_finish, args=(scripted.url, scripted_ml, request))
+            finishing.start()
+        elif finishing is None:
             proxy.reset()
+    assert finishing is not None
+    finishing.join()
     assert scripted.processes["api"].deaths == deaths + 1
     assert [event.seq for event in seen] == list(range(1, len(seen) + 1))
     assert seen[-1].type == "succeeded"
@@ -297,8 +345,10 @@ def test_keys_and_tokens_that_cannot_be_sent_are_said_at_once(client: Client, te
         nobody.me()
 
 
-def _finish(client: Client, ml: ScriptedMl, request: dict[str, str]) -> None:
-    client.me()  # until the API is back
+def _finish(url: str, ml: ScriptedMl, request: dict[str, str]) -> None:
+    """As soon as there is somebody to call back."""
+    with Client(url, token="") as nobody, pytest.raises(errors.NotSignedIn):
+        nobody.me()
     ml.deliver(request)
     ml.complete(request, status="done", output_object=request["output_object"])
 

@@ -38,9 +38,11 @@ def follow(wire: Wire, job_id: UUID, after: int, timeout: float | None, outage: 
         open_before = False
         try:
             with wire.stream(f"/jobs/{job_id}/events", headers, silence) as response:
-                open_before, patience = True, outage
                 if response.status_code == httpx.codes.NO_CONTENT:
                     return  # the end of the job has been read before
+                if not response.headers.get("content-type", "").startswith("text/event-stream"):
+                    raise Unreachable(f"what answers at {wire.url} is not Millrace: there is no stream of events")
+                open_before, patience = True, outage
                 for event in _events(response):
                     if timeout is not None:
                         _left(began, timeout)

@@ -126,7 +126,7 @@ class Wire:
                 wait = error.retry_after if error.retry_after is not None else next(delays)
                 if not harmless or time.monotonic() + wait > deadline:
                     raise
-            time.sleep(wait)
+            time.sleep(min(wait, max(0.0, deadline - time.monotonic())))  # the last try is at the deadline
 
 
 def _host(url: str) -> str:
