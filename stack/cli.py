@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import click
 
 from stack import StackCancelled, StackFailed
+from stack.commands import account, completion, jobs, results
+from stack.commands.exits import EPILOG
 
 if TYPE_CHECKING:
     from stack.up import Stack
@@ -28,10 +30,26 @@ data_dir_option = click.option(
 )
 
 
-@click.group()
+@click.group(epilog=EPILOG)
 @click.version_option(package_name="millrace")
 def main() -> None:
-    """Millrace on one machine: no Docker, no root, no servers of your own."""
+    """A Millrace on this machine without Docker, root or servers of your own (up, demo, env, migrate), and jobs on any
+    Millrace (login, upload, watch, results, ...)."""
+
+
+for command in (
+    account.login,
+    account.logout,
+    account.whoami,
+    jobs.upload,
+    jobs.watch,
+    jobs.jobs,
+    jobs.cancel,
+    jobs.retry,
+    results.results,
+    completion.completion,
+):
+    main.add_command(command)
 
 
 @main.command()

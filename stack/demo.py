@@ -1,28 +1,27 @@
 """``millrace demo``: one archive's whole way, live in the terminal, through a real stack."""
 
 import contextlib
-import json
-import mimetypes
 import secrets
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from uuid import UUID
 
 import httpx
-from httpx_sse import connect_sse
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.markup import escape
 
+from millrace.client import Client, Job
+from millrace.errors import ClientError, Refused
 from stack import StackFailed
 from stack.environment import read_stack_env
 from stack.samples import make_archive
+from stack.terminal.bars import Bars, show
+from stack.terminal.tables import show_results
 from stack.up import running
 
 DATA_DIR = Path(".millrace")
-ROWS_SHOWN = 20
-FINAL = ("succeeded", "failed", "cancelled")
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -36,16 +35,13 @@ def main(file: Path | None = None) -> None:
     began = time.perf_counter()
     with _stack() as (url, flower):
         console.print(f"[dim]stack ready after {time.perf_counter() - began:.1f} s[/]")
-        with httpx.Client(base_url=f"{url}/api/v1", timeout=60, trust_env=False) as client:
+        with _one_error(), Client(url) as client:
             _sign_in(client)
-            job = _upload(client, file)
-            _watch(client, job["id"])
-            job = client.get(f"/jobs/{job['id']}").raise_for_status().json()
-            if job["status"] == "failed":
-                error = job["error"]
-                raise StackFailed(f"the job failed in {error['stage']} with {error['code']}: {error['message']}")
-            _show_results(client, job)
-        _show_addresses(url, flower, job["id"])
+            job = _watch(client, _upload(client, file))
+            if error := job.error:
+                raise StackFailed(f"the job failed in {error.stage} with {error.code}: {error.message}")
+            show_results(console, job, client.result_page(job))
+        _show_addresses(url, flower, job.id)
         console.print("[dim]stopping everything this demo started[/]")
     console.print(f"[dim]done after {time.perf_counter() - began:.1f} s[/]")
 
@@ -64,84 +60,43 @@ def _stack() -> Iterator[tuple[str, str]]:
         yield stack.url, f"http://127.0.0.1:{stack.env['FLOWER_PORT']}"
 
 
-def _sign_in(client: httpx.Client) -> None:
-    account = {"username": f"demo-{secrets.token_hex(4)}", "password": secrets.token_urlsafe(16)}
-    client.post("/auth/register", json=account).raise_for_status()
-    token = client.post("/auth/login", json=account).raise_for_status().json()["access_token"]
-    client.headers["Authorization"] = f"Bearer {token}"
-    console.print(f"registered and signed in as [bold]{account['username']}[/]")
+@contextlib.contextmanager
+def _one_error() -> Iterator[None]:
+    try:
+        yield
+    except Refused as error:
+        raise StackFailed(f"the server refused: {error.code}: {error.detail}") from None
+    except ClientError as error:
+        raise StackFailed(str(error)) from None
 
 
-def _upload(client: httpx.Client, file: Path | None) -> dict[str, Any]:
-    if file is None:
-        name, content = "sample.zip", make_archive()
-        answer = client.post("/jobs", files={"file": (name, content, "application/zip")})
-    else:
-        name = file.name
-        with file.open("rb") as content_of_file:
-            kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
-            answer = client.post("/jobs", files={"file": (name, content_of_file, kind)}, timeout=None)
-    if answer.is_error:
-        problem = answer.json()
-        raise StackFailed(f"the upload was refused: {problem['code']}: {problem['detail']}")
-    job: dict[str, Any] = answer.json()
-    console.print(f"uploaded [bold]{name}[/] ({job['file']['size']:,} bytes), job {job['id']}")
+def _sign_in(client: Client) -> None:
+    username, password = f"demo-{secrets.token_hex(4)}", secrets.token_urlsafe(16)
+    client.register(username, password)
+    client.login(username, password)
+    console.print(f"registered and signed in as [bold]{username}[/]")
+
+
+def _upload(client: Client, file: Path | None) -> Job:
+    with tempfile.TemporaryDirectory() as folder:
+        if file is None:
+            file = Path(folder) / "sample.zip"
+            file.write_bytes(make_archive())
+        job = client.upload(file)
+    size = job.file.size if job.file else 0
+    console.print(f"uploaded [bold]{escape(file.name)}[/] ({size:,} bytes), job {job.id}")
     return job
 
 
-def _watch(client: httpx.Client, job_id: str) -> None:
+def _watch(client: Client, job: Job) -> Job:
     """Draw the job's stages and percentages from its event stream until the terminal event."""
-    columns = (
-        TextColumn("{task.fields[stage]:<10}"),
-        BarColumn(bar_width=40),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[message]}"),
-    )
-    with Progress(*columns, console=console) as progress:
-        bar = progress.add_task("job", total=100, stage="queued", message="")
-        last, stage = "", ""
-        while True:
-            headers = {"Last-Event-ID": last} if last else {}
-            with (
-                contextlib.suppress(httpx.TransportError),
-                connect_sse(client, "GET", f"/jobs/{job_id}/events", headers=headers) as source,
-            ):
-                for sse in source.iter_sse():
-                    if not sse.data:
-                        continue  # only sets the time to reconnect in
-                    last = sse.id or last
-                    data = json.loads(sse.data)["data"]
-                    if data.get("stage", sse.event) != stage:
-                        stage = data.get("stage", sse.event)
-                        progress.console.print(f"  [dim]{data['progress']:>3} %[/] {stage}")
-                    progress.update(bar, completed=data["progress"], stage=stage, message=data.get("message", ""))
-                    if sse.event in FINAL:
-                        progress.update(bar, stage=sse.event)
-                        return
-            time.sleep(0.5)  # the stream broke off: come back with the last id, as a browser's EventSource does
+    with Bars(console) as bars:
+        for event in client.events(job):
+            show(bars, job.title, event)
+    return client.job(job)
 
 
-def _show_results(client: httpx.Client, job: dict[str, Any]) -> None:
-    page = client.get(f"/jobs/{job['id']}/results", params={"limit": 1000}).raise_for_status().json()
-    shown = [name for name in ("path", "detected_type", "score", "expected_type", "flagged") if name in page["columns"]]
-    table = Table(*(shown or page["columns"][:6]), title=f"{job['title']}: {job['message']}", title_justify="left")
-    rows = sorted(page["rows"], key=lambda row: not row.get("flagged"))
-    for row in rows[:ROWS_SHOWN]:
-        cells = [_cell(row.get(name)) for name in (shown or page["columns"][:6])]
-        table.add_row(*cells, style="bold red" if row.get("flagged") else None)
-    console.print(table)
-    if len(rows) > ROWS_SHOWN:
-        console.print(f"[dim]… and {len(rows) - ROWS_SHOWN} more[/]")
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.2f}" if isinstance(value, float) else str(value)
-
-
-def _show_addresses(url: str, flower: str, job_id: str) -> None:
+def _show_addresses(url: str, flower: str, job_id: UUID) -> None:
     console.print("\nwhere everything can be opened while it runs (`make up` keeps it running):")
     console.print(f"  console            {url}/")
     console.print(f"  API documentation  {url}/docs")

@@ -99,6 +99,8 @@ def test_the_image_is_built_from_what_is_there() -> None:
 def test_the_image_holds_every_package_of_the_distribution() -> None:
     tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     packages = {name.rstrip("*") for name in tools["packages"]["find"]["include"]}
+    folders = {folder.partition("/")[0] for folder in tools["package-dir"].values()}
+    packages = packages - set(tools["package-dir"]) | folders
     copied = " ".join(arguments for instruction, arguments in _instructions() if instruction == "COPY").split()
     assert packages <= set(copied)
     assert {f"{module}.py" for module in tools["py-modules"]} <= set(copied)

@@ -114,8 +114,9 @@ def test_a_variable_that_is_named_exists() -> None:
     example = (ROOT / ".env.example").read_text()
     known = set(re.findall(r"^#?([A-Z][A-Z0-9_]*)=", example, re.MULTILINE))
     known |= {field.upper() for field in ml.Settings.__struct_fields__}
-    # of uvicorn, of Celery, of Flower, of the tour
+    # of uvicorn, of Celery, of Flower, of the tour and the client
     elsewhere = {"FORWARDED_ALLOW_IPS", "REMAP_SIGTERM", "FLOWER_BROKER_API", "MILLRACE_URL"}
+    elsewhere |= {"MILLRACE_TOKEN", "MILLRACE_USERNAME", "MILLRACE_PASSWORD", "XDG_CONFIG_HOME"}
     for page in PAGES:
         named = set(re.findall(r"`\{?([A-Z][A-Z0-9]*_[A-Z0-9_]+)[=}`]", page.read_text()))
         assert named <= known | elsewhere, page

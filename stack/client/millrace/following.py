@@ -1,0 +1,87 @@
+"""A job's event stream, over as many connections as it takes: every event once and in order (WHATWG HTML, 9.2)."""
+
+import time
+from collections.abc import Iterator
+from uuid import UUID
+
+import httpx
+import msgspec
+from httpx_sse import EventSource
+
+from domain.jobs import TERMINAL, Event
+from millrace.errors import RateLimited, Unavailable, Unreachable
+from millrace.wire import SILENCE, Wire, backoff
+
+
+class _Seq(msgspec.Struct):
+    seq: int | None = None
+
+
+def follow(wire: Wire, job_id: UUID, after: int, timeout: float | None, outage: float) -> Iterator[Event]:
+    """The events after number ``after`` to the terminal one; `progress` events have no number and are live only.
+
+    Cut off, it comes back with ``Last-Event-ID``, again and again for ``outage`` seconds without a server.
+
+    Raises:
+        TimeoutError: it has not ended after ``timeout`` seconds.
+        Unreachable: there was no server for too long.
+        Refused: the job or the token is not good (any more).
+    """
+    began = heard = time.monotonic()
+    patience = wire.patience  # for the first connection; whoever has seen it work waits longer
+    delays = backoff()
+    while True:
+        silence = SILENCE if timeout is None else min(SILENCE, _left(began, timeout))
+        headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": str(after)} if after else {})
+        wait: float | None = None
+        lost: Exception | None = None
+        open_before = False
+        try:
+            with wire.stream(f"/jobs/{job_id}/events", headers, silence) as response:
+                if response.status_code == httpx.codes.NO_CONTENT:
+                    return  # the end of the job has been read before
+                if not response.headers.get("content-type", "").startswith("text/event-stream"):
+                    raise Unreachable(f"what answers at {wire.url} is not Millrace: there is no stream of events")
+                open_before, patience = True, outage
+                for event in _events(response):
+                    if timeout is not None:
+                        _left(began, timeout)
+                    if event.seq is not None:
+                        if event.seq <= after:
+                            continue
+                        after = event.seq
+                        delays = backoff()
+                    if isinstance(event, Event):
+                        yield event
+                        if event.type in TERMINAL:
+                            return
+        except httpx.TransportError as error:
+            lost = error
+        except (Unavailable, RateLimited) as error:
+            lost, wait = error, error.retry_after
+        if open_before:  # however long ago the last event was: signs of life come in between
+            heard = time.monotonic()
+        elif time.monotonic() - heard > patience:
+            if lost is None or isinstance(lost, httpx.TransportError):
+                raise Unreachable(f"{wire.url} cannot be reached: {lost}") from lost
+            raise lost
+        wait = next(delays) if wait is None else wait
+        time.sleep(wait if timeout is None else min(wait, _left(began, timeout)))
+
+
+def _events(response: httpx.Response) -> Iterator[Event | _Seq]:
+    """What the stream says; of an event this version has no word for, only its number."""
+    for sse in EventSource(response).iter_sse():
+        if not sse.data:
+            continue  # only sets the time to reconnect in
+        try:
+            yield msgspec.json.decode(sse.data, type=Event)
+        except msgspec.ValidationError:
+            yield msgspec.json.decode(sse.data, type=_Seq)
+
+
+def _left(began: float, timeout: float) -> float:
+    left = began + timeout - time.monotonic()
+    if left <= 0:
+        raise TimeoutError(f"the job has not ended within {timeout:g} s")
+    return left

@@ -1,0 +1,84 @@
+"""Following jobs until their end, several at once, and what that comes to for the shell."""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import click
+import msgspec
+from rich.console import Console
+
+from domain.jobs import Event, Job, Status
+from stack.commands.exits import CANCELLED, DONE, FAILED, INTERRUPTED, end, say
+from stack.terminal.bars import show, view
+from stack.terminal.text import harmless, worded
+
+if TYPE_CHECKING:
+    from millrace.client import Client
+
+STREAMS = 8  # open at once; one account may have a hundred in all
+
+
+def watch(client: "Client", jobs: Sequence[Job], console: Console | None) -> int:
+    """Show what happens (None: each event as a line of JSON on stdout) until every job has ended; the exit code."""
+    ended: dict[UUID, Job] = {}
+    try:
+        if console is None:
+            _follow(client, jobs, lambda event: click.echo(msgspec.json.encode(event)), ended)
+        else:
+            names = {job.id: job.title for job in jobs}
+            with view(console, several=len(jobs) > 1) as shown:
+                for job in jobs if len(jobs) > 1 else ():  # not each has a stream at once
+                    shown.show(job.id, job.title, job.status, job.progress)
+
+                _follow(client, jobs, lambda event: show(shown, names[event.job_id], event), ended)
+    except KeyboardInterrupt:
+        left = " ".join(str(job.id) for job in jobs if job.id not in ended)
+        # not hidden by the bar's last line
+        click.echo(err=True)
+        goes_on = worded("goes on; to go on watching:", "продолжается; смотреть дальше:")
+        end(INTERRUPTED, f"{goes_on} millrace watch {left}")
+    return max((_outcome(job) for job in ended.values()), default=DONE)
+
+
+def _outcome(job: Job) -> int:
+    if job.status is Status.FAILED and job.error is not None:
+        error = job.error
+        where = worded(f"failed in {error.stage}", f"ошибка на шаге {error.stage}")
+        say(f"{job.id} {where}: {error.code}: {harmless(error.message)}")
+        return FAILED
+    if job.status is Status.CANCELLED:
+        say(f"{job.id} " + worded("was cancelled", "отменена"))
+        return CANCELLED
+    return DONE
+
+
+def _follow(client: "Client", jobs: Sequence[Job], heed: Callable[[Event], None], ended: dict[UUID, Job]) -> None:
+    """Read the streams in threads, show in this one; a job is in ``ended`` once it is over."""
+    heard: SimpleQueue[Event | Job | Exception] = SimpleQueue()
+    waiting = deque(jobs)
+
+    def read() -> None:
+        try:
+            while waiting:
+                job = waiting.popleft()
+                for event in client.events(job):
+                    heard.put(event)
+                heard.put(client.job(job))
+        except Exception as error:
+            heard.put(error)
+
+    for _ in range(min(STREAMS, len(jobs))):
+        # daemon: Ctrl-C must not wait for a stream that says nothing
+        threading.Thread(target=read, daemon=True).start()
+    while len(ended) < len(jobs):
+        match heard.get():
+            case Event() as event:
+                heed(event)
+            case Job() as job:
+                ended[job.id] = job
+            case error:
+                raise error
