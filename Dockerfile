@@ -46,4 +46,4 @@ EXPOSE 8000
 # Alive, not ready: a neighbour that is down is no reason to restart this process.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health/live', timeout=3)"]
-CMD ["uvicorn", "api.app:create_app", "--factory", "--host", "0.0.0.0", "--port", "8000", "--timeout-graceful-shutdown", "8", "--no-access-log", "--no-server-header"]
+CMD ["uvicorn", "api.app:create_app", "--factory", "--http", "api.server:BoundedHeads", "--host", "0.0.0.0", "--port", "8000", "--timeout-graceful-shutdown", "8", "--no-access-log", "--no-server-header"]

@@ -9,7 +9,7 @@ from litestar.di import Provide
 from litestar.routes import HTTPRoute
 from litestar.types import Message, Scope
 
-from api import console, health, openapi, problems, rates
+from api import console, health, openapi, problems, rates, stopping
 from api.logs import RequestEnvelope
 from api.security import current_principal, guard
 from domain.modules import enabled, floor
@@ -44,7 +44,7 @@ def create_app() -> Litestar:
             *console.routes(words),
             *offered("root_routes"),
         ],
-        lifespan=[rates.lifespan, *offered("lifespan")],
+        lifespan=[stopping.lifespan, rates.lifespan, *offered("lifespan")],
         guards=[guard],
         dependencies={"principal": Provide(current_principal)},
         before_send=[_allow],

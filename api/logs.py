@@ -51,7 +51,9 @@ class RequestEnvelope:
             elif message["type"] == "websocket.accept":
                 status, first_byte = 101, time.perf_counter() - began
             elif message["type"] == "websocket.close" and status is None:
-                status = 403  # refused before it was accepted: the server turns it into that
+                # refused before it was accepted would be a bare 403, of which a browser tells a script nothing
+                status = message.get("code", 1000) - 4000
+                await send({"type": "websocket.accept", "subprotocol": _subprotocol(scope), "headers": []})
             await send(message)
 
         try:
@@ -60,6 +62,12 @@ class RequestEnvelope:
             # neither a status nor an exception: the client went away first (nginx's 499)
             seconds = time.perf_counter() - began
             _record(scope, status or 499, seconds, first_byte or seconds)
+
+
+def _subprotocol(scope: Scope) -> str | None:
+    """A browser that has offered some gives up a connection that takes none of them."""
+    offered: Any = scope.get("subprotocols") or ()
+    return "bearer" if "bearer" in offered else None
 
 
 def _record(scope: Scope, status: int, seconds: float, first_byte: float) -> None:

@@ -69,6 +69,8 @@ def answer(request: Request[Any, Any, Any], exception: Exception) -> Response[Pr
         trace = None if error.retryable else exception  # a neighbour that is down needs no traceback
         _log.error("request_failed", code=error.code, error=str(exception), exc_info=trace)
     language = language_of(request)
+    if type(error) is Invalid:  # its sentence is often msgspec's
+        error = Invalid(field=error.field, reason=_reason(language, str(error)))
     request_id = structlog.contextvars.get_contextvars().get("request_id")
     return Response(
         problem(error, request.scope["path"], language=language, request_id=request_id, errors=errors),

@@ -345,6 +345,13 @@ class TooManyWebhooks(MillraceError):
 # ---------------------------------------------------------------- neighbours
 
 
+class ShuttingDown(MillraceError):
+    """The server is being stopped and cannot wait for the rest of the upload; nothing was kept, send it again."""
+
+    code, status, retryable = "shutting_down", 503, True
+    ru = "Сервер останавливается и не может дождаться остатка загрузки; ничего не сохранено, отправьте ещё раз."
+
+
 class TicketsUnavailable(MillraceError):
     """Tickets can neither be made nor checked just now; send the access token as a header, or try again."""
 

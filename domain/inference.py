@@ -64,6 +64,7 @@ pipelines = (PIPELINE,)
 
 SUCCESS_WORDS = frozenset({"succeeded", "success", "completed", "done"})
 FAILURE_WORDS = frozenset({"failed", "error"})
+UNKNOWN = "unknown"  # of a Standing, with 404: the service has forgotten the job, as after a restart
 UNFINISHED_WORDS = frozenset({"accepted", "queued", "pending", "working", "processing", "running"})  # of a Standing
 
 

@@ -26,6 +26,8 @@ def app_settings(folder: DataFolder, environ: Mapping[str, str], ports: Mapping[
         "JWT_SECRET": folder.secrets["JWT_SECRET"],
         "ML_SERVICE_TOKEN": folder.secrets["ML_SERVICE_TOKEN"],
         "ML_SERVICE_URL": f"http://127.0.0.1:{ports['ml']}",
+        # the reference service forgets its jobs with its process: it is asked soon, and given them again
+        "ML_DEADLINE_SECONDS": "60",
         "FLOWER_USER": "millrace",
         "FLOWER_PASSWORD": folder.secrets["FLOWER_PASSWORD"],
         "PUBLIC_URL": f"http://127.0.0.1:{ports['api']}",

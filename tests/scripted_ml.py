@@ -18,7 +18,7 @@ CSV = b"path,score,flagged\na.txt,0.9,true\nb.txt,0.1,false\n"
 PROFILES = (
     "default,instant,completes,completes_early,fails,unreadable,missing,error500,once500,error400,nonsense,"
     "wrong_job,outside,slow,busy,redirect,silent,overloaded,quietly_done,quietly_failed,quietly_elsewhere,at_it,"
-    "long_at_it,mute,drips"
+    "long_at_it,mute,drips,forgets,forgets_always"
 )
 
 Answered = tuple[int, dict[str, str], bytes]
@@ -124,6 +124,18 @@ class ScriptedMl:
             self.complete(request, status="Success", output_object=request["output_object"], file_size=len(CSV))
 
         return self._later(work)
+
+    def _forgets(self, request: dict[str, Any]) -> Answered:
+        """As a service whose queue is in memory, restarted after it had accepted the job."""
+        return self._completes(request) if len(self.submissions(request["job_uuid"])) > 1 else (202, {}, b"{}")
+
+    def _said_forgets(self, request: dict[str, Any]) -> Answered:
+        return 404, {}, json.dumps({"job_uuid": request["job_uuid"], "status": "unknown"}).encode()
+
+    def _forgets_always(self, request: dict[str, Any]) -> Answered:
+        return 202, {}, b"{}"
+
+    _said_forgets_always = _said_forgets
 
     def _completes_early(self, request: dict[str, Any]) -> tuple[int, dict[str, str], bytes]:
         self.deliver(request)

@@ -25,6 +25,7 @@ from domain.errors import (
 from domain.inference import (
     PIPELINE,
     UNFINISHED_WORDS,
+    UNKNOWN,
     Acceptance,
     Standing,
     Submission,
@@ -93,7 +94,21 @@ def ask(job: JobInStep, context: Context) -> Outcome:
         return Failed(error=MlTimeout())
     if isinstance(standing, (Later, Failed)):
         return standing
-    return _judged(job, standing, left=limit - job.delayed)
+    left = limit - job.delayed
+    if standing is not None and standing.status == UNKNOWN and left > 0:
+        return _submitted_again(job, left)
+    return _judged(job, standing, left)
+
+
+def _submitted_again(job: JobInStep, left: float) -> Outcome:
+    """The service has forgotten the job, as after a restart: what it was given then is given to it again."""
+    key, submission = f"{job.id}:{job.attempt}", _submission(job)
+    answer = _heard(job, lambda: ml.submit(submission, idempotency_key=key), limit=left + job.delayed, late=MlTimeout())
+    if isinstance(answer, (Later, Failed)):
+        return answer
+    if answer is None:
+        return Wait(seconds=min(settings().ml_deadline_seconds, left), message="submitted to the ML service again")
+    return Done(result=_result(job.id, answer), message="done by the ML service")
 
 
 def _judged(job: JobInStep, standing: Standing | None, left: float) -> Outcome:

@@ -18,7 +18,7 @@ import httpx
 import msgspec
 
 from domain.errors import MlProtocolError, MlRejected, MlUnavailable
-from domain.inference import Acceptance, Standing, Submission
+from domain.inference import UNKNOWN, Acceptance, Standing, Submission
 from storage.configuration import settings
 from workers.transport import CUT_SHORT, LimitedTransport, seconds_of, time_limit
 
@@ -61,14 +61,16 @@ def submit(submission: Submission, idempotency_key: str) -> Acceptance | None:
 
 
 def status(job_id: UUID) -> Standing | None:
-    """GET how the job stands; None when the service does not know the job, or cannot be asked at all (404, 405, 501).
+    """GET how the job stands; None when the service cannot be asked, or does not say that it has forgotten the job.
+
+    404, 405 and 501 are that; a 404 with a standing of status `unknown` says that it has.
 
     Raises:
         MlUnavailable, MlRejected, MlProtocolError: as for ``submit``.
     """
     answer = _exchange("GET", f"/jobs/{job_id}")
     if answer.status in _NOT_OFFERED:
-        return None
+        return _forgotten(answer, job_id)
     _check(answer)
     standing = _read(answer, Standing)
     if standing.job_uuid != str(job_id):
@@ -92,6 +94,14 @@ def cancel(job_id: UUID) -> None:
         else:
             return
         time.sleep(CANCEL_PAUSE * tried)
+
+
+def _forgotten(answer: Answer, job_id: UUID) -> Standing | None:
+    try:
+        standing = msgspec.json.decode(answer.body, type=Standing)
+    except msgspec.DecodeError:
+        return None  # such as the page of a server without that path
+    return standing if standing.status == UNKNOWN and standing.job_uuid == str(job_id) else None
 
 
 _NOT_OFFERED = (httpx.codes.NOT_FOUND, httpx.codes.METHOD_NOT_ALLOWED, httpx.codes.NOT_IMPLEMENTED)

@@ -5,11 +5,9 @@ a lost connection is re-made, and every stream is told to read the table again.
 """
 
 import asyncio
-import signal
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from types import FrameType
 from typing import Any
 
 import msgspec
@@ -51,10 +49,11 @@ class Subscription:
         self._newest: Message | None = None
 
     async def next(self, seconds: float) -> Message | None:
-        try:
-            return await asyncio.wait_for(self._queue.get(), seconds)
-        except TimeoutError:
-            return None
+        # not wait_for: before Python 3.12 it drops a cancellation that comes with a message, and the stream never ends
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                return await self._queue.get()
+        return None
 
     def put(self, message: Message) -> None:
         if isinstance(message, Reread) and isinstance(self._newest, Reread) and not self._queue.empty():
@@ -139,11 +138,13 @@ class Hub:
                     await pubsub.subscribe("millrace:hub")
                     self._pubsub = pubsub
                     delay = 0.1
-                    subscribing = asyncio.create_task(self._keep_subscribed(pubsub), name="event-hub-subscriptions")
+                    tasks = [asyncio.create_task(work(pubsub)) for work in (self._keep_subscribed, self._read)]
                     try:
-                        await self._read(pubsub, subscribing)
+                        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                        for task in ended:
+                            task.result()  # they end only by failing
                     finally:
-                        await self._end(subscribing)
+                        await self._end(tasks)
             except (redis.RedisError, OSError) as error:
                 _log.warning("event_hub_disconnected", error=str(error), retry_in=delay)
             except Exception:
@@ -169,18 +170,17 @@ class Hub:
                 await pubsub.unsubscribe(*ended)
             told = wanted
 
-    async def _end(self, subscribing: asyncio.Task[None]) -> None:
-        # redis-py may swallow a cancellation in the middle of sending: the loop must see by itself that it is over
+    async def _end(self, tasks: list[asyncio.Task[None]]) -> None:
+        # redis-py may swallow a cancellation in the middle of sending: the loops must see by themselves that it is over
         self._pubsub = None
         self._changed.set()
-        subscribing.cancel()
-        await asyncio.gather(subscribing, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _read(self, pubsub: PubSub, subscribing: asyncio.Task[None]) -> None:
-        while True:
-            message: dict[str, Any] | None = await pubsub.get_message(timeout=1)
-            if subscribing.done():
-                subscribing.result()  # it ends only by failing
+    async def _read(self, pubsub: PubSub) -> None:
+        while self._pubsub is pubsub:
+            message: dict[str, Any] | None = await pubsub.get_message(timeout=10)
             if message is None:
                 continue
             channel: str = message["channel"].decode()
@@ -207,32 +207,8 @@ async def lifespan(app: Litestar) -> AsyncIterator[None]:
     """The hub of this process, as ``app.state.hub``."""
     app.state.hub = hub = Hub(settings().redis_url)
     hub.start()
-    with _ending_streams_at_sigterm(hub):
-        try:
-            yield
-        finally:
-            await hub.stop()
-
-
-class _ending_streams_at_sigterm:  # noqa: N801  # reads as a statement
-    """uvicorn waits for open streams before it ends the lifespan: they must hear of the signal themselves."""
-
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> None:
-        loop = asyncio.get_running_loop()
-
-        def on_signal(number: int, frame: FrameType | None) -> None:
-            loop.call_soon_threadsafe(self._hub.end_streams)
-            if callable(previous := self._previous[number]):
-                previous(number, frame)
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            with suppress(ValueError):  # not in the main thread, as under a test client
-                self._previous[number] = signal.signal(number, on_signal)
-
-    def __exit__(self, *_: object) -> None:
-        for number, previous in self._previous.items():
-            signal.signal(number, previous)
+    app.state.stopping.tell(hub.end_streams)
+    try:
+        yield
+    finally:
+        await hub.stop()

@@ -15,10 +15,11 @@ from multipart import (  # type: ignore[import-untyped]
     parse_options_header,
 )
 
+from api.stopping import Stopping
 from api.uploads.intake import Digesting
 from api.uploads.parts import Promise
 from domain.digests import Announced, announced
-from domain.errors import BodyTooLarge, ClientGone, MalformedRequest, UploadTooSlow
+from domain.errors import BodyTooLarge, ClientGone, MalformedRequest, ShuttingDown, UploadTooSlow
 from domain.files import decode_text, name_from
 
 FIELDS = 16
@@ -28,6 +29,7 @@ FIELD_BYTES = 64 * 1024  # the values of all fields together
 BESIDE_BYTES = 128 * 1024
 # Spent in waiting for the client, and not for the store; what came in so long must be the least rate's worth of bytes.
 WINDOW_SECONDS = 20.0
+LOOK_SECONDS = 0.5  # between two looks whether the server is being stopped
 
 
 class Body:
@@ -50,6 +52,7 @@ class Body:
         self.received = 0
         self.announced: list[Announced] = announced(request.headers.multi_items())
         self._digesting: Digesting | None = None
+        self._stopping: Stopping = request.app.state.stopping
         self._receive: Callable[[], Awaitable[Any]] = request.receive
         self._ended = False
         self._least = max(1, int(least_rate * WINDOW_SECONDS))  # bytes in a window
@@ -73,6 +76,7 @@ class Body:
             BodyTooLarge: more than the limit came.
             ClientGone: the client closed the connection.
             UploadTooSlow: it sent less than the least rate in a window, however little less.
+            ShuttingDown: the server is being stopped, and the body has not come in time.
         """
         while not self._ended:
             chunk = await self._next()
@@ -91,8 +95,10 @@ class Body:
         """
         began, event = time.monotonic(), None
         with suppress(TimeoutError):
-            async with asyncio.timeout(WINDOW_SECONDS - self._waited):
+            async with asyncio.timeout(min(WINDOW_SECONDS - self._waited, LOOK_SECONDS)):
                 event = await self._receive()
+        if self._stopping.uploads_are_over:
+            raise ShuttingDown(retry_after=1)
         self._waited += time.monotonic() - began
         chunk = b""
         if event is not None:

@@ -70,6 +70,9 @@ def parse(data: bytes, max_rows: int = 100_000) -> Parsed:
         if len(rows) == max_rows:
             raise ResultUnreadable(reason=f"it has more than {max_rows} rows")
         rows.append(reading.row(number, cells))
+    if table.header and not rows and not layout.known:
+        # a sentence is a CSV file with a header and nothing else
+        raise ResultUnreadable(reason="it has neither rows nor a column that is known")
     columns = [name for name, _, _ in layout.known] + [name for name, own in layout.derived if own is None]
     return Parsed(
         columns=columns,

@@ -214,6 +214,18 @@ def test_a_service_that_cannot_be_asked_has_timed_out(user: User, profile: str) 
     ends_as(user, {"id": order(user, profile)}, "ml_timeout", "ask", retryable=True)
 
 
+def test_a_service_that_has_forgotten_the_job_is_given_it_again(user: User, ml: ScriptedMl) -> None:
+    job = user.finished(order(user, "forgets"))
+    assert job["status"] == "succeeded", job
+    assert len(ml.submissions(job["id"])) == 2
+    assert types(user, job["id"]).count("waiting") == 2
+
+
+def test_but_one_that_forgets_it_again_and_again_has_timed_out(user: User, ml: ScriptedMl) -> None:
+    job = ends_as(user, {"id": order(user, "forgets_always")}, "ml_timeout", "ask", retryable=True)
+    assert len(ml.submissions(job["id"])) > 2
+
+
 def test_an_accepted_job_whose_service_went_down_times_out_in_the_end(user: User, ml: ScriptedMl) -> None:
     job_id = order(user, "at_it")
     until(lambda: user.job(job_id)["stage"] == "waiting", "it was not accepted")

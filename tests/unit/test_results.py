@@ -566,3 +566,13 @@ def test_a_workbook_with_mutated_xml_is_parsed_or_refused(edits: list[tuple[int,
     for place, piece in edits:
         mutated[place % len(mutated) : place % len(mutated) + len(piece)] = piece
     parsed_or_refused(edited(GENUINE, **{part: bytes(mutated)}))
+
+
+@pytest.mark.parametrize("said", [b"hello, this is not a spreadsheet", b"error: no series, sorry", b"a,b\n\n,\n"])
+def test_a_sentence_is_no_result(said: bytes) -> None:
+    with pytest.raises(ResultUnreadable, match="neither rows nor a column"):
+        parse(said)
+
+
+def test_a_header_that_is_known_may_stand_alone() -> None:
+    assert parse(b"path,score,flagged\n").rows == []
