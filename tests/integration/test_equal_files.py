@@ -195,7 +195,10 @@ def test_no_order_of_uploads_deletes_and_sweeps_loses_an_object_or_keeps_one(
 
     with ThreadPoolExecutor(6) as pool:
         running = [*(pool.submit(one, number) for number in range(4)), pool.submit(sweep)]
-        time.sleep(3)
+        began = time.monotonic()
+        # until there was enough of everything, which takes longer on a busy machine
+        while time.monotonic() - began < 3 or (counts["last"] <= 2 and time.monotonic() - began < 20):
+            time.sleep(0.1)
         over.set()
         for each in running:
             each.result(30)
