@@ -180,7 +180,7 @@ def test_no_order_of_uploads_deletes_and_sweeps_loses_an_object_or_keeps_one(
             if named != key:
                 objects.delete([key])
             mine.append(made.filename)
-            while mine and chance.random() < 0.55:
+            while mine and chance.random() < 0.7:
                 keys = files.delete(mine.pop(chance.randrange(len(mine))), owner)
                 counts["deleted"] += 1
                 counts["last"] += len(keys)
