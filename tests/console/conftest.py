@@ -15,13 +15,14 @@ from tests.integration.conftest import ML_TOKEN
 from tests.scripted_ml import PROFILES
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
+    # no longer than a file: as long as it is there its event loop runs, and tests of others could not run their own
     with chromium() as browser:
         yield browser
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ml(browser: Any) -> Iterator[PacedMl]:
     ml = PacedMl(ML_TOKEN)
     with ml:
@@ -29,7 +30,7 @@ def ml(browser: Any) -> Iterator[PacedMl]:
         ml.on.set()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def house(ml: PacedMl) -> Iterator[Stack]:
     env = {
         "ML_SERVICE_URL": ml.url,
@@ -55,7 +56,7 @@ def visitor(house: Stack, browser: Any, ml: PacedMl) -> Iterator[Visitor]:
     visitor.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def done(house: Stack, browser: Any, ml: PacedMl) -> Iterator[Visitor]:
     """With one job that has succeeded, on the list; it is only looked at."""
     ml.on.set()
