@@ -6,7 +6,12 @@ BIN    := $(VENV)/bin
 export FILE ?=
 # the tests wait about as much as they work, so two cores hold three processes
 JOBS   ?= 3
-TESTS  ?= tests/faults/test_short_chaos.py tests/integration tests/console tests/unit
+TESTS  ?= tests/faults/test_short_chaos.py tests/integration tests/unit
+# the ways in and out beside the main job: a target of their own keeps `make test` under five minutes
+MORE    = tests/console $(addprefix tests/integration/test_,cli.py client.py digests.py direct.py equal_files.py \
+	members.py quotas.py redirects.py sessions.py slow_clients.py tus.py tus_clients.py tus_interrupted.py \
+	tus_killed.py upload_memory.py webhooks.py webhooks_live.py)
+PYTEST  = $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 # what a broker could make a difference to; the rest of the tests do without one, or are about Redis itself
 ON_ANY_BROKER = $(addprefix tests/integration/test_,whole_way.py failures.py control.py workers_lost.py) \
 	$(addprefix tests/faults/test_,rabbitmq.py recovery.py steps.py failpoints.py deploy.py beats.py short_chaos.py)
@@ -22,8 +27,11 @@ demo: $(VENV)/embedded ## the whole way of a file, live in the terminal (FILE=pa
 up: $(VENV)/embedded ## everything on this machine, until Ctrl-C
 	@exec $(BIN)/millrace up
 
-test: $(VENV)/dev ## the tests of every part, on embedded stacks of their own
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS)
+test: $(VENV)/dev ## the tests of the main job and its engine, on embedded stacks of their own
+	$(PYTEST) $(TESTS) $(if $(filter file,$(origin TESTS)),$(addprefix --ignore=,$(MORE)))
+
+test-more: $(VENV)/dev ## those of resumable uploads, limits, webhooks, the client, the command line and the console
+	$(PYTEST) $(MORE)
 
 test-faults: $(VENV)/dev ## the engine under fire: kills, hangs, restarts of every process and server (some minutes)
 	$(BIN)/python -m pytest tests/faults --ignore tests/faults/test_rabbitmq.py
@@ -72,4 +80,4 @@ $(VENV)/dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[embedded,dev]'
 	@touch $@ $(VENV)/embedded
 
-.PHONY: help demo up test test-faults test-rabbitmq test-hosts lint format chaos bench constraints clean
+.PHONY: help demo up test test-more test-faults test-rabbitmq test-hosts lint format chaos bench constraints clean
