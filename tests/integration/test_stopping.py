@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 
 import httpx
+import psutil
 import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
@@ -21,32 +22,43 @@ def house() -> Iterator[Stack]:
         yield stack
 
 
+def accepted(pid: int) -> int:
+    """Connections of clients; those in the system's queue are not among them."""
+    connections = psutil.Process(pid).net_connections("tcp4")
+    ours = {one.laddr.port for one in connections if one.status == psutil.CONN_LISTEN}
+    return sum(one.status == psutil.CONN_ESTABLISHED and one.laddr.port in ours for one in connections)
+
+
 def test_uploads_that_cannot_end_in_time_are_refused_when_the_server_stops(house: Stack) -> None:
     with User(house.url) as user:
         job = user.http.post("/jobs", json={}).json()["id"]
-        sent = threading.Event()
+        sent = [threading.Event() for _ in range(3)]
 
-        def slowly() -> Iterator[bytes]:
+        def slowly(begun: threading.Event) -> Iterator[bytes]:
             for _ in range(300):
                 yield os.urandom(2048)
-                sent.set()
+                begun.set()
                 time.sleep(0.1)
 
         answers: list[httpx.Response] = []
 
-        def upload(method: str, path: str) -> None:
+        def upload(method: str, path: str, begun: threading.Event) -> None:
             headers = {**user.http.headers, "Content-Length": str(300 * 2048), "Content-Type": "application/x-test"}
             answers.append(
-                httpx.request(method, f"{user.url}/api/v1{path}", content=slowly(), headers=headers, timeout=60)
+                httpx.request(method, f"{user.url}/api/v1{path}", content=slowly(begun), headers=headers, timeout=60)
             )
 
         ways = (("POST", "/upload"), ("POST", "/jobs"), ("PUT", f"/jobs/{job}/file"))
-        uploads = [threading.Thread(target=upload, args=way) for way in ways]
+        uploads = [threading.Thread(target=upload, args=(*way, begun)) for way, begun in zip(ways, sent, strict=True)]
         for thread in uploads:
             thread.start()
-        assert sent.wait(10)
-        began = time.monotonic()
+        assert all(one.wait(10) for one in sent)
         process = house.processes["api"]
+        deadline = time.monotonic() + 10
+        while accepted(process.pid or 0) < len(ways) + 1:  # and that of the one who asked for the job
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        began = time.monotonic()
         process.stop(grace=15)
         took = time.monotonic() - began
         for thread in uploads:

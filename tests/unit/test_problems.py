@@ -11,6 +11,7 @@ from litestar.exceptions import HTTPException, InternalServerException
 from litestar.params import FromPath, FromQuery, JSONBody, RawBody
 from litestar.testing import TestClient
 
+import api.logs
 from api import problems
 from api.logs import RequestEnvelope
 from domain.errors import (
@@ -79,6 +80,13 @@ def client() -> Iterator[TestClient[Litestar]]:
     app.asgi_handler = RequestEnvelope(app.asgi_handler)
     with TestClient(app) as client:
         yield client
+
+
+@pytest.fixture(autouse=True)
+def fresh_loggers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A logger that was used keeps the processors of that time, and an app made since has configured others."""
+    for module in (api.logs, problems):
+        monkeypatch.setattr(module, "_log", structlog.get_logger())
 
 
 def _problem(response: Any, status: int, code: str) -> dict[str, Any]:
