@@ -52,7 +52,8 @@ class RequestEnvelope:
                 status, first_byte = 101, time.perf_counter() - began
             elif message["type"] == "websocket.close" and status is None:
                 # refused before it was accepted would be a bare 403, of which a browser tells a script nothing
-                status = message.get("code", 1000) - 4000
+                code = message.get("code", 1000)
+                status = code - 4000 if 4400 <= code < 4600 else 403
                 await send({"type": "websocket.accept", "subprotocol": _subprotocol(scope), "headers": []})
             await send(message)
 

@@ -88,17 +88,14 @@ def test_a_head_without_an_end_is_cut_off(house: Stack) -> None:
     url = httpx.URL(house.url)
     with socket.create_connection((str(url.host), url.port or 0), timeout=10) as client:
         client.sendall(b"GET /health/live HTTP/1.1\r\nHost: a\r\nX-Big: ")
-        answer = b""
+        reset = False
         try:
             for _ in range(200):  # 12 MiB
                 client.sendall(b"a" * 65536)
-        except OSError:
-            pass  # it has hung up on us
-        try:
-            answer = client.recv(65536)
-        except OSError:
-            answer = b"HTTP/1.1 431 "  # a reset took the answer with it
-    assert answer.startswith(b"HTTP/1.1 431 ")
+            answer = client.recv(65536)  # a server that would take more says nothing, and that is a TimeoutError
+        except (BrokenPipeError, ConnectionResetError):
+            reset, answer = True, b""  # what is still under way when it hangs up may take the answer along
+    assert reset or answer.startswith(b"HTTP/1.1 431 ")
 
 
 def test_ordinary_heads_bodies_and_kept_connections_pass(house: Stack) -> None:
