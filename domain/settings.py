@@ -107,6 +107,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     owner_streams: Count = 100  # of one account open at once in one API process
     lease_seconds: Seconds = 6.0
     sweep_seconds: Seconds = 1.0
+    step_memory_bytes: Limit = 2 * 1024**3  # of a process that runs steps; one that wants more ends
     step_seconds: Seconds = 300.0  # a step that runs longer counts as hanging; a pipeline's step may have its own
     redispatch_seconds: Seconds = 30.0  # a published job nobody has claimed for so long is published again
     retry_attempts: Count = 6  # of a step that fails for a passing reason; a pipeline's step may have its own policy

@@ -24,8 +24,9 @@ from typing import NamedTuple
 from domain.errors import BadSetting
 
 VARIABLE = "MILLRACE_FAILPOINTS"
-ACTIONS = ("kill", "segfault", "exit", "pause", "stop", "raise")
+ACTIONS = ("kill", "segfault", "exit", "memory", "pause", "stop", "raise")
 EXIT_CODE = 70
+RUNAWAY = 2**32  # bytes, twice what STEP_MEMORY_BYTES allows as it is shipped
 
 # The one list of places, in the order of a job's way.
 PLACES: Mapping[str, str] = {
@@ -136,6 +137,8 @@ def _act(rule: Rule, place: str) -> None:
             os.kill(os.getpid(), signal.SIGSTOP)
         case "exit":
             os._exit(EXIT_CODE)
+        case "memory":
+            bytearray(RUNAWAY)  # never touched, so it costs nothing where nothing forbids it
         case "pause":
             time.sleep(rule.seconds)
         case _:

@@ -18,7 +18,7 @@ from storage import logs
 from storage.configuration import settings
 from storage.dispatch import broker as app
 from storage.dispatch import pipelines, publish_or_leave_to_sweep, task_name
-from workers import ticks
+from workers import memory, ticks
 from workers.engine import Engine
 from workers.holders import own_name
 
@@ -80,6 +80,11 @@ for _module in _floors:
 @signals.setup_logging.connect(weak=False)
 def _configure_logs(**_: object) -> None:
     logs.configure(settings())
+
+
+@signals.worker_process_init.connect(weak=False)
+def _limit_memory(**_: object) -> None:
+    memory.limit(settings().step_memory_bytes)
 
 
 @signals.task_prerun.connect(weak=False)

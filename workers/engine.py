@@ -27,7 +27,7 @@ from storage.failpoints import reached
 from storage.jobs import transitions
 from storage.jobs.sweep import Due
 from storage.jobs.transitions import Claim, Moved
-from workers import leases
+from workers import leases, memory
 from workers.leases import Hold
 from workers.progress import StepContext
 from workers.stops import Cancelled, ClaimGone
@@ -74,6 +74,9 @@ class Engine:
         except (SystemExit, KeyboardInterrupt):
             self._interrupt(hold.claim)
             raise
+        except MemoryError:
+            memory.run_out(hold.claim.job.step)
+            raise
         finally:
             leases.heartbeat.drop(hold)
 
@@ -111,7 +114,7 @@ class Engine:
             return self._steps[job.step](job, context)
         except (Cancelled, ClaimGone) as stop:
             return stop
-        except DatabaseUnavailable:
+        except (DatabaseUnavailable, MemoryError):
             raise  # nothing can be recorded now: the lease runs out and the sweep hands the step to another worker
         except MillraceError as error:
             return error
@@ -135,7 +138,7 @@ class Engine:
             case Done() | Wait():
                 try:
                     return self._end_done(claim, outcome)
-                except DatabaseUnavailable:
+                except (DatabaseUnavailable, MemoryError):
                     raise
                 except MillraceError as error:
                     return self._end_failed(claim, error)

@@ -8,8 +8,7 @@ from tests.faults.history import ARCHIVE, History
 from tests.faults.verdict import judge, settled
 
 
-# what a memory limit does to a process is a kill
-@pytest.mark.parametrize("action", ["kill", "segfault", "exit"])
+@pytest.mark.parametrize("action", ["kill", "segfault", "exit", "memory"])
 def test_a_step_that_kills_its_worker_three_times_is_set_aside(
     fire: House, failpoints: Failpoints, client: User, action: str
 ) -> None:
