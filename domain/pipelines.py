@@ -25,6 +25,7 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int
     base_seconds: float
     cap_seconds: float
+    deadline_seconds: float = 3600.0  # no attempt begins later than this after the first one began
 
     def delay(self, attempt: int, jitter: float) -> float:
         """Seconds to wait after the failed attempt number ``attempt`` (1-based); ``jitter`` is uniform in [0, 1)."""

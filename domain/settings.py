@@ -113,6 +113,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     retry_attempts: Count = 6  # of a step that fails for a passing reason; a pipeline's step may have its own policy
     retry_base_seconds: Seconds = 1.0  # before the second attempt at most; doubled each time, with full jitter
     retry_cap_seconds: Seconds = 60.0
+    retry_deadline_seconds: Seconds = 3600.0  # after the first attempt began; no attempt begins later
     pending_expires_seconds: Seconds = 24 * 3600.0
     idempotency_seconds: Seconds = 24 * 3600.0  # for how long an answered Idempotency-Key gives its answer again
 

@@ -204,9 +204,10 @@ class Engine:
         policy = step.retry or _retry_of_settings()
         waits = step.overdue is not None or step.aside
         with autocommit() as connection:
-            if error.retryable and claim.job.attempt < policy.attempts and not for_good:
-                # the jitter spreads retries, it guards nothing
-                delay = max(policy.delay(claim.job.attempt, random.random()), error.retry_after or 0)  # noqa: S311
+            # the jitter spreads retries, it guards nothing
+            delay = max(policy.delay(claim.job.attempt, random.random()), error.retry_after or 0)  # noqa: S311
+            again = error.retryable and not for_good and claim.job.attempt < policy.attempts
+            if again and transitions.failing_for(connection, claim) + delay <= policy.deadline_seconds:
                 moved = transitions.retry(connection, claim, error, delay)
             else:
                 moved = transitions.fail(connection, claim, error, unless_signalled=waits)
@@ -268,7 +269,10 @@ def _after(moved: Moved | None) -> Due | None:
 def _retry_of_settings() -> Retry:
     config = settings()
     return Retry(
-        attempts=config.retry_attempts, base_seconds=config.retry_base_seconds, cap_seconds=config.retry_cap_seconds
+        attempts=config.retry_attempts,
+        base_seconds=config.retry_base_seconds,
+        cap_seconds=config.retry_cap_seconds,
+        deadline_seconds=config.retry_deadline_seconds,
     )
 
 

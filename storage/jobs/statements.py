@@ -132,6 +132,11 @@ RETRY = move(
     outcome="'retrying'",
     error=":error_code, :error_message",
 )
+# A step may be come to again: only the attempts since the last first one belong together.
+FAILING_FOR = text(
+    "SELECT EXTRACT(EPOCH FROM now() - started_at) FROM job_attempts "
+    "WHERE job_id = :job_id AND step = :step AND attempt = 1 ORDER BY id DESC LIMIT 1"
+)
 # A step that waits for a signal does not fail when that has come meanwhile: what was told is what counts.
 FAIL = move(
     f"status = 'failed', {CLOSED}, error_code = :error_code, error_message = :error_message, error_stage = stage, "

@@ -159,6 +159,14 @@ def succeed(connection: Connection, claim: Claim, *, message: str | None, result
     return _act(connection, statements.SUCCEED, claim, message=message, **_result(result))
 
 
+def failing_for(connection: Connection, claim: Claim) -> float:
+    """Seconds since the first attempt at the claimed step began, 0 at the first."""
+    if claim.job.attempt == 1:
+        return 0.0
+    values = {"job_id": claim.job.id, "step": claim.job.step}
+    return float(connection.execute(statements.FAILING_FOR, values).scalar() or 0.0)
+
+
 def retry(connection: Connection, claim: Claim, error: MillraceError, delay: float) -> Moved | None:
     """The attempt failed for a passing reason; the next may begin after ``delay`` seconds."""
     return _act(connection, statements.RETRY, claim, delay=delay, error_code=error.code, error_message=str(error))

@@ -218,6 +218,23 @@ def test_a_retry_waits_as_long_as_it_was_asked_to() -> None:
     assert run.types == ["queued", "stage", "retrying"], "not before its time"
 
 
+@pytest.mark.parametrize(("retry_after", "status"), [(50.0, "processing"), (70.0, "failed")])
+def test_no_attempt_begins_after_the_retries_deadline(retry_after: float, status: str) -> None:
+    patient = msgspec.structs.replace(QUICK, attempts=9, deadline_seconds=3660.0)
+    run = Run(
+        pipeline(Step(name="a", queue="io", until=100, retry=patient)),
+        a=failing(MlUnavailable(reason="status 429", retry_after=retry_after)),
+    )
+    run.step("a")
+    assert run.row["status"] == "processing", "the first may be tried again"
+    job_rows.change(run.job_id, "run_at = now(), republish_at = now()")
+    with autocommit() as connection:
+        connection.execute(text("UPDATE job_attempts SET started_at = started_at - interval '1 h'"))
+    run.step("a")
+    assert run.row["status"] == status
+    assert run.row["error_code"] == (None if status == "processing" else "ml_unavailable")
+
+
 def test_a_lasting_fault_fails_at_once() -> None:
     run = Run(ONE, a=failing(StepFailed()))
     run.step("a")
