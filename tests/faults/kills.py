@@ -67,7 +67,7 @@ class Killer:
         try:
             while sum(self.kills.values()) < kills and time.monotonic() - began < seconds:
                 left = kills - sum(self.kills.values())
-                mean = (seconds - (time.monotonic() - began)) / left * 0.8  # a kill takes time itself
+                mean = (seconds - (time.monotonic() - began)) / left * 0.6  # a kill takes time itself
                 time.sleep(min(self._random.expovariate(1 / mean), 3 * mean))
                 self._await_work()
                 (kind,) = self._random.choices(list(WEIGHTS), list(WEIGHTS.values()))
