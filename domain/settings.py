@@ -114,6 +114,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     retry_base_seconds: Seconds = 1.0  # before the second attempt at most; doubled each time, with full jitter
     retry_cap_seconds: Seconds = 60.0
     retry_deadline_seconds: Seconds = 3600.0  # after the first attempt began; no attempt begins later
+    storage_give_up_seconds: Seconds = 24 * 3600.0  # a step the object storage is away for so long fails
     pending_expires_seconds: Seconds = 24 * 3600.0
     idempotency_seconds: Seconds = 24 * 3600.0  # for how long an answered Idempotency-Key gives its answer again
 

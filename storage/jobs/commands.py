@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, exc, text
 from domain.errors import Conflict, NotFound
 from domain.jobs import FINAL, RANKS, Event, Priority
 from storage.jobs import admission, inputs
-from storage.jobs.admission import RUNNING
+from storage.jobs.admission import COUNTED, lane
 from storage.jobs.statements import CLOSED, SNAPSHOT, move
 from storage.jobs.sweep import Due, due_of
 from storage.jobs.transitions import Moved, event_of, moved_of
@@ -21,7 +21,7 @@ _event = f"""event AS (
     SELECT id, event_seq, CASE WHEN status = 'pending' THEN 'created' ELSE status::text END, {SNAPSHOT}, owner_id
     FROM moved
     RETURNING job_id, seq, type, at, data)
-    SELECT moved.id, moved.owner_id, moved.kind, moved.step, moved.priority, moved.admitted,
+    SELECT moved.id, moved.owner_id, moved.kind, moved.step, moved.lane, moved.admitted,
            event.seq, event.type, event.at, event.data
     FROM moved JOIN event ON event.job_id = moved.id"""
 
@@ -37,21 +37,23 @@ _create_queued = text(f"""
     WITH moved AS (
         INSERT INTO jobs (id, owner_id, kind, title, description, params, input_file_id, owns_input, parent_id,
                           request_id, priority, status, step,
-                          queued_at, republish_at, admitted, published_at, publishes, event_seq)
+                          queued_at, republish_at, admitted, lane, published_at, publishes, event_seq)
         SELECT :id, :owner_id, :kind, :title, :description, CAST(:params AS jsonb), :input_file_id, :owns_input,
                :parent_id, :request_id, :priority, 'queued', :first_step, now(),
                now() + make_interval(secs => :republish),
-               room, CASE WHEN room THEN now() END, room::int, 1
-        FROM (SELECT {RUNNING} < :limit AS room) AS counted
+               running < :limit, {lane("ahead[:priority + 1]")}, CASE WHEN running < :limit THEN now() END,
+               (running < :limit)::int, 1
+        FROM ({COUNTED}) AS counted
         RETURNING *),
     {_event}""")
 _attach = text(f"""
     WITH moved AS (
         UPDATE jobs SET status = 'queued', step = :step, input_file_id = :input_file_id, owns_input = :owns_input,
             queued_at = now(), run_at = now(), republish_at = now() + make_interval(secs => :republish),
-            admitted = room, published_at = CASE WHEN room THEN now() END, publishes = room::int,
+            admitted = running < :limit, lane = {lane("ahead[jobs.priority + 1]")},
+            published_at = CASE WHEN running < :limit THEN now() END, publishes = (running < :limit)::int,
             event_seq = event_seq + 1, updated_at = now()
-        FROM (SELECT {RUNNING} < :limit AS room) AS counted
+        FROM ({COUNTED}) AS counted
         WHERE id = :id AND owner_id = :owner_id AND status = 'pending' AND cancel_requested_at IS NULL
         RETURNING jobs.*),
     {_event}""")

@@ -43,7 +43,7 @@ def move(
             INSERT INTO job_events (job_id, seq, type, data, owner_id)
             SELECT id, event_seq, {event}, {SNAPSHOT}, owner_id FROM moved
             RETURNING job_id, seq, type, at, data)
-        SELECT moved.id, moved.owner_id, moved.kind, moved.step, moved.priority, moved.claim IS NOT NULL AS held,
+        SELECT moved.id, moved.owner_id, moved.kind, moved.step, moved.lane, moved.claim IS NOT NULL AS held,
                moved.signal, {BACKLOG} AS backlog,
                moved.result_key, moved.result_name, moved.result_size, event.seq, event.type, event.at, event.data
         FROM moved JOIN event ON event.job_id = moved.id""")
@@ -56,8 +56,8 @@ LET_GO = "claim = NULL, lease_until = NULL"
 LEASED = "lease_until = clock_timestamp() + make_interval(secs => :lease)"
 # Set when a message is about to be sent; should it get lost, the sweep sends another after :republish seconds.
 PUBLISHED = "published_at = now(), publishes = 1, republish_at = now() + make_interval(secs => :republish)"
-# Free to be claimed, and to be published by the next sweep.
-REQUEUED = "run_at = now(), republish_at = now(), publishes = 0"
+# Free to be claimed, and to be published by the next sweep: before all that has not been begun.
+REQUEUED = "run_at = now(), republish_at = now(), publishes = 0, lane = 0"
 CLOSED = f"{LET_GO}, step = NULL, awaiting = FALSE, circuit = NULL, completed_at = now()"
 RESULT = """result_key = COALESCE(:result_key, result_key), result_name = COALESCE(:result_name, result_name),
     result_size = COALESCE(:result_size, result_size)"""

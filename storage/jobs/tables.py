@@ -69,6 +69,7 @@ jobs = Table(
     Column("publishes", SmallInteger, nullable=False, server_default=text("0")),
     Column("request_id", Text),  # of the request that ordered it, so that every log line it causes can be found
     Column("priority", SmallInteger, nullable=False, server_default=text("1")),  # 0 high, 1 normal, 2 low
+    Column("lane", SmallInteger, nullable=False, server_default=text("0")),  # see storage.jobs.admission
     # counted towards its owner's limit; a queued job that is not admitted waits in Postgres, not in the broker
     Column("admitted", Boolean, nullable=False, server_default=text("false")),
     Column("awaiting", Boolean, nullable=False, server_default=text("false")),
@@ -81,6 +82,7 @@ jobs = Table(
     Column("event_seq", Integer, nullable=False, server_default=text("0")),
     CheckConstraint("progress BETWEEN 0 AND 100", name="progress_is_percent"),
     CheckConstraint("priority BETWEEN 0 AND 2", name="priority_is_known"),
+    CheckConstraint("lane BETWEEN 0 AND 9", name="lane_is_known"),
     CheckConstraint("admitted OR status <> 'processing'", name="processing_is_admitted"),
     CheckConstraint("(status = 'failed') = (error_code IS NOT NULL)", name="failed_has_error"),
     CheckConstraint(f"(status IN {_final}) = (completed_at IS NOT NULL)", name="final_has_time"),

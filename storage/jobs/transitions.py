@@ -29,7 +29,7 @@ class Moved(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     step: str | None  # the step that is next or running now
     held: bool  # whether the claim still stands after the move
-    priority: int
+    lane: int
     backlog: bool  # the job has ended, and others of its owner wait to be admitted
     signal: dict[str, Any] | None
     result: ResultFile | None
@@ -267,7 +267,7 @@ def moved_of(row: Row[Any]) -> Moved:
         kind=row.kind,
         step=row.step,
         held=row.held,
-        priority=row.priority,
+        lane=row.lane,
         backlog=row.backlog,
         signal=row.signal,
         result=result_of(row),

@@ -94,7 +94,7 @@ def test_each_gauge_counts_what_it_says(client: TestClient[Litestar]) -> None:
             job_rows.queued(),
             f"status = 'failed', step = NULL, error_code = '{code}', completed_at = now() - interval '{ago}'",
         )
-    assert dispatch.publish(Due(job_id=old, kind="inference", step="inspect", priority=1))
+    assert dispatch.publish(Due(job_id=old, kind="inference", step="inspect", lane=0))
     once_a_slot("jobs.sweep", lambda: None, 1)()
     reconcile()
     seen = scrape(client)
