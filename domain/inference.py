@@ -158,7 +158,8 @@ def result_of(job_id: UUID, told: Completion | Standing) -> ResultFile:
     """
     prefix = result_prefix(str(job_id))
     key = told.output_object or f"{prefix}1"
-    if not key.startswith(prefix):
+    # a store takes `..` for a name like any other; whoever keeps its objects as files may not
+    if not key.startswith(prefix) or not {"", ".", ".."}.isdisjoint(key.split("/")):
         raise Invalid(field="output_object", reason=f"must lie below {prefix}")
     return ResultFile(key=key, name=clean_name(told.file_name or "") or f"{job_id}.xlsx", size=told.file_size or 0)
 
