@@ -13,6 +13,7 @@ import structlog
 
 from api.objects import Gateway, blocking, unbroken
 from api.uploads import digests
+from api.uploads.intake import CHUNK_BYTES
 from api.uploads.parts import URL_SECONDS, send
 from domain.errors import MillraceError, StorageUnavailable, UploadLocked, UploadOffsetMismatch
 from domain.files import SNIFF_BYTES, content_type_of
@@ -21,7 +22,7 @@ from domain.uploads import metadata, name_of, type_of
 from storage import objects
 from storage.configuration import settings
 from storage.uploads import receiving
-from storage.uploads.content import Content
+from storage.uploads.content import Content, joined
 from storage.uploads.receiving import Held, Standing
 
 BEAT_SECONDS = 1.0  # at most, between two heartbeats; who asks for the upload waits for two
@@ -216,7 +217,7 @@ class Keeper:
                     raise StorageUnavailable(retry_after=1, key=self._tail[0], status=answer.status_code)
                 async for chunk in answer.aiter_raw():
                     yield chunk
-        for chunk in self._buffer:
+        for chunk in joined(self._buffer, CHUNK_BYTES):
             yield chunk
 
     async def _content_type(self) -> str:

@@ -1,7 +1,7 @@
 """What is learned of a file while its bytes go by: its SHA-256 and, of an archive, its members' own headers."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from domain.archives.walking import Walker
 
@@ -17,20 +17,10 @@ class Content:
         self._walker: Walker | None = Walker()
 
     def update(self, pieces: Iterable[bytes]) -> None:
-        held: list[bytes] = []
-        size = 0
-        for piece in pieces:
-            held.append(piece)
-            size += len(piece)
-            if size >= _JOINED:
-                self._take(held[0] if len(held) == 1 else b"".join(held))
-                held, size = [], 0
-        self._take(b"".join(held))
-
-    def _take(self, piece: bytes) -> None:
-        self._sha256.update(piece)
-        if self._walker is not None:
-            self._walker.feed(piece)
+        for piece in joined(pieces, _JOINED):
+            self._sha256.update(piece)
+            if self._walker is not None:
+                self._walker.feed(piece)
 
     def rest(self, most: int) -> None:
         """Between two requests: keep no more than ``most`` bytes of the file itself."""
@@ -45,3 +35,17 @@ class Content:
     @property
     def local_headers(self) -> str | None:
         return self._walker.seen if self._walker is not None else None
+
+
+def joined(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """The same bytes in pieces of at least ``size``, but for the last one."""
+    held: list[bytes] = []
+    length = 0
+    for piece in pieces:
+        held.append(piece)
+        length += len(piece)
+        if length >= size:
+            yield held[0] if len(held) == 1 else b"".join(held)
+            held, length = [], 0
+    if held:
+        yield b"".join(held)
