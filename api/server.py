@@ -1,8 +1,15 @@
 """HTTP as uvicorn speaks it, but with an end to a request's head: httptools sets none, and would take gigabytes."""
 
+import sys
+from http import HTTPStatus
 from typing import Any
 
+import msgspec
+from httptools import HttpParserInvalidMethodError
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from api.problems import MEDIA_TYPE, problem
+from domain.errors import MalformedRequest, MethodUnknown, MillraceError
 
 HEAD_BYTES = 64 * 1024  # nginx and Apache stop at 8 to 32 KiB
 _TOO_LARGE = (
@@ -30,6 +37,12 @@ class BoundedHeads(HttpToolsProtocol):
             self.transport.write(_TOO_LARGE)
             self.transport.close()
 
+    def send_400_response(self, msg: str) -> None:
+        """What the parser refuses never reaches the application, and is answered like what it refuses."""
+        unknown = isinstance(sys.exception(), HttpParserInvalidMethodError)
+        self.transport.write(_refusal(MethodUnknown() if unknown else MalformedRequest(reason=msg)))
+        self.transport.close()
+
     def on_message_begin(self) -> None:
         self._in_head, self._head = True, -self._piece
         super().on_message_begin()
@@ -41,3 +54,11 @@ class BoundedHeads(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         super().on_message_complete()
         self._in_head, self._head = True, -self._piece  # of the next request on this connection
+
+
+def _refusal(error: MillraceError) -> bytes:
+    body = msgspec.json.encode(problem(error, ""))
+    return (
+        f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\nconnection: close\r\n"
+        f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\n\r\n"
+    ).encode() + body

@@ -103,6 +103,13 @@ class MethodNotAllowed(MillraceError):
     ru = "Этот путь не принимает {method}."
 
 
+class MethodUnknown(MillraceError):
+    """This is no method of HTTP that is known here."""
+
+    code, status = "method_unknown", 501
+    ru = "Такой метод HTTP здесь не известен."
+
+
 class Invalid(MillraceError):
     """{reason}"""
 
@@ -235,6 +242,13 @@ class UnsupportedMedia(MillraceError):
 
     code, status = "unsupported_media_type", 415
     ru = "Здесь принимается {expected}, а не {received!r}."
+
+
+class EncodingUnsupported(MillraceError):
+    """The body is sent as {encoding!r}; send it as it is, without `Content-Encoding`."""
+
+    code, status = "content_encoding_unsupported", 415
+    ru = "Тело прислано в кодировке {encoding!r}; присылайте его как есть, без `Content-Encoding`."
 
 
 class ClientGone(MillraceError):

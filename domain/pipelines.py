@@ -56,12 +56,19 @@ class Tell(msgspec.Struct, frozen=True, kw_only=True):
     stages: tuple[str, ...]  # in which somebody else may be at work
 
 
+def takes_nothing(ordered: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+    """Of a pipeline that has no params. Raises Invalid: something was ordered, which would be ignored."""
+    for name in ordered:
+        raise Invalid(field=name, reason=f"a job of this kind does not take `{name}`")
+    return {}
+
+
 class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     steps: tuple[Step, ...]
     # What a client may order besides the file, read and checked: (what came, settings) -> the job's params.
     # Raises Invalid or a subclass that names the field.
-    read_params: Callable[[Mapping[str, Any], Settings], dict[str, Any]]
+    read_params: Callable[[Mapping[str, Any], Settings], dict[str, Any]] = takes_nothing
     tell_cancelled: Tell | None = None
 
     def step(self, name: str) -> Step:

@@ -97,6 +97,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     archive_deep_reads: Annotated[int, msgspec.Meta(ge=0)] = (
         0  # ranged reads to compare all local headers with; 0: none
     )
+    archive_deep_reads_on_request: Count = 5000  # the same for a job ordered with `inspection=deep`
     member_checked_bytes: Bytes = 1024**2  # members up to this size are checked whole before their first byte is sent
     dicom_max_members: Annotated[int, msgspec.Meta(ge=0)] = 1000  # whose headers are read for the summary; 0: none
     result_max_rows: Count = 100_000

@@ -12,10 +12,12 @@ from msgspec.structs import replace
 from domain.archives import Limits, Listing, Member, dicom, inspect, is_zip_name, walking
 from domain.archives.deep import compare_local_headers
 from domain.errors import ArchiveNotZip, MillraceError
+from domain.jobs import Inspection
 from domain.pipelines import Context, Done, InputFile, JobInStep, Outcome
 from storage import archives, objects
 from storage.configuration import settings
 
+HEADER_SECONDS = 120.0  # of reading local headers; the rest is not compared then, and a warning says so
 DICOM_SECONDS = 30.0  # then the summary is made of what has been read
 _READS_TO_NAME = 1000  # of local headers, where those that went by in the upload are not what the directory says
 _AT_ONCE = 8  # reads of headers: each is short and mostly waiting
@@ -37,19 +39,35 @@ def inspect_archive(job: JobInStep, context: Context) -> Outcome:
         if is_zip_name(file.name):
             raise ArchiveNotZip
         return Done(message="1 file")
-    read = partial(objects.read_range, file.key)
-    listing = inspect(read, file.size, _limits())
-    differs = file.local_headers is not None and not walking.agrees(file.local_headers, listing.entries)
-    if reads := max(config.archive_deep_reads, _READS_TO_NAME if differs else 0):
-        warning = compare_local_headers(read, file.size, listing, reads)
-        if warning:
-            listing = _with_warning(listing, warning)
+    listing = inspect(partial(objects.read_range, file.key), file.size, _limits())
+    if (reads := _reads_of_headers(job, file, listing)) and (warning := _compare(file, listing, reads, context)):
+        listing = _with_warning(listing, warning)
     if config.dicom_max_members:
         listing = _with_dicom(file, listing, config.dicom_max_members, context)
     return Done(
         message=f"{listing.summary.files} files in the archive",
         effects=(partial(archives.store, job_id=job.id, listing=listing),),
     )
+
+
+def _reads_of_headers(job: JobInStep, file: InputFile, listing: Listing) -> int:
+    """How many reads may be spent on the members' own headers; none where all of them went by in the upload."""
+    config, went_by = settings(), file.local_headers
+    asked = job.params.get("inspection") == Inspection.DEEP
+    reads = max(config.archive_deep_reads, config.archive_deep_reads_on_request if asked else 0)
+    if went_by is None:
+        return reads
+    if not walking.agrees(went_by, listing.entries):
+        return max(reads, _READS_TO_NAME)
+    return 0 if walking.covers(went_by, listing.summary.directory_offset) else reads
+
+
+def _compare(file: InputFile, listing: Listing, reads: int, context: Context) -> str | None:
+    def read(start: int, length: int) -> bytes:
+        context.checkpoint()
+        return objects.read_range(file.key, start, length)
+
+    return compare_local_headers(read, file.size, listing, reads, HEADER_SECONDS)
 
 
 def _with_dicom(file: InputFile, listing: Listing, most: int, context: Context) -> Listing:

@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, text
 
 from domain.files import File
-from domain.jobs import RANKS, Attempt, AttemptError, Job, JobError, Result, Status
+from domain.jobs import RANKS, Attempt, AttemptError, Inspection, Job, JobError, Result, Status
 
 COLUMNS = """jobs.id, jobs.kind, jobs.title, jobs.description, jobs.status, jobs.stage, jobs.progress, jobs.message,
     jobs.params, jobs.parent_id, jobs.result_key, jobs.result_name, jobs.result_size, jobs.error_code,
@@ -127,6 +127,7 @@ def job_of(row: Row[Any]) -> Job:
         profile=row.params.get("profile"),
         threshold=row.params.get("threshold"),
         priority=_PRIORITY[row.priority],
+        inspection=None if (inspection := row.params.get("inspection")) is None else Inspection(inspection),
         attempts=row.attempt,
         created_at=row.created_at,
         updated_at=row.updated_at,

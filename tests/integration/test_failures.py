@@ -217,7 +217,9 @@ def test_completions_are_checked(
     assert completion(scripted, NOBODY, fine) == (404, "not_found")
     assert completion(scripted, job["id"], {"status": "perhaps"}) == (422, "invalid")
     assert completion(scripted, job["id"], {"state": "succeeded"}) == (422, "invalid")
-    assert completion(scripted, job["id"], {"status": "done", "output_object": "inputs/other"}) == (422, "invalid")
+    own = f"results/{job['id']}/"
+    for elsewhere in ("inputs/other", f"{own}../x", f"{own}a/../../x", f"{own}./x", f"{own}/x", own):
+        assert completion(scripted, job["id"], {"status": "done", "output_object": elsewhere}) == (422, "invalid")
     assert completion(scripted, job["id"], fine) == (409, "job_not_ready")
     assert completion(scripted, job["id"], {"status": "x" * 2_000_000})[0] == 413
     stored = rows.execute("SELECT status, signal FROM jobs WHERE id = %s", [job["id"]]).fetchone()
