@@ -1,0 +1,1 @@
+"""Recordings over HTTP: mailboxes, what was fetched from them, and the audio itself."""

@@ -1,0 +1,1 @@
+"""Recordings: the steps of the pipeline that fetches them, and the ticks beside it."""
