@@ -18,10 +18,12 @@ _RUSSIAN = {
     "archive listing": "опись архива",
     "entry in this archive": "запись в этом архиве",
     "bytes": "байт",
+    "call": "звонок",
     "delivery": "доставка",
     "file": "файл",
     "files": "файлов",
     "job": "задача",
+    "recording": "запись",
     "results": "результаты",
     "submission": "отправка в ML-сервис",
     "upload": "загрузка",
@@ -340,6 +342,20 @@ class TooManyWebhooks(MillraceError):
 
     code, status = "too_many_webhooks", 409
     ru = "У учётной записи уже {limit} вебхуков; сначала удалите один."
+
+
+class SignatureRefused(MillraceError):
+    """The notification is not signed with the key and the salt that are set here, or none are."""
+
+    code, status = "signature_refused", 403
+    ru = "Уведомление подписано не теми ключом и солью, что заданы здесь, или они не заданы."
+
+
+class SourceRefused(MillraceError):
+    """Notifications are not taken from {address}."""
+
+    code, status = "source_refused", 403
+    ru = "С адреса {address} уведомления не принимаются."
 
 
 # ---------------------------------------------------------------- neighbours

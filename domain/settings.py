@@ -11,6 +11,7 @@ import msgspec
 
 from domain import addresses, signatures, webhooks
 from domain.errors import BadSetting
+from domain.recordings import mango
 
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 Keep = Annotated[float, msgspec.Meta(ge=0)]  # seconds; 0 is for ever
@@ -126,6 +127,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     webhook_encryption_keys: str = ""  # comma-separated, the first encrypts; empty: JWT_SECRET
     webhook_log_retention_seconds: Keep = 30 * 24 * 3600.0  # of a delivery, from its end
 
+    # calls
+    mango_api_key: str = ""  # this and the salt: of the exchange's API; without both its notifications are refused
+    mango_api_salt: str = ""
+    mango_allowed_ips: str = mango.ADDRESSES  # comma-separated: addresses and networks it may send from
+    recording_match_seconds: Seconds = 300.0  # between a recording and the call it is of, at most
+    recording_match_days: Count = 7  # for which a recording without a call is tried again
+    call_sweep_seconds: Seconds = 15.0  # between two looks for what was not applied, or not matched
+
     # retention, counted from the end of the job
     retention_sweep_seconds: Seconds = 60.0  # between two bounded runs
     job_retention_seconds: Keep = 90 * 24 * 3600.0  # with everything that belongs to it
@@ -162,6 +171,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def webhook_keys(self) -> tuple[str, ...]:
         """What endpoints' secrets are encrypted with; the first for new ones, every one for reading."""
         return (*_words(self.webhook_encryption_keys), self.jwt_secret)
+
+    @property
+    def mango_networks(self) -> tuple[addresses.Network, ...]:
+        return addresses.networks_of(self.mango_allowed_ips)
 
     @property
     def profiles(self) -> tuple[str, ...]:
@@ -209,6 +222,7 @@ def _check(settings: Settings) -> None:
         ("webhook_retries", webhooks.delays_of),
         ("webhook_ports", addresses.ports_of),
         ("webhook_allowed_networks", addresses.networks_of),
+        ("mango_allowed_ips", addresses.networks_of),
     ):
         try:
             read(getattr(settings, name))
@@ -216,6 +230,9 @@ def _check(settings: Settings) -> None:
             raise BadSetting(name=name.upper(), reason=str(error)) from None
     if any(len(key) < 32 for key in settings.webhook_keys):
         raise BadSetting(name="WEBHOOK_ENCRYPTION_KEYS", reason="has a key of less than 32 characters")
+    for name, other in (("mango_api_key", "mango_api_salt"), ("mango_api_salt", "mango_api_key")):
+        if getattr(settings, name) and not getattr(settings, other):
+            raise BadSetting(name=other.upper(), reason=f"is not set, but {name.upper()} is")
     if settings.millrace_env == "production":
         for name in ("jwt_secret", "ml_service_token", "flower_password", "s3_secret_access_key", "admin_password"):
             if getattr(settings, name) in DEFAULT_SECRETS:

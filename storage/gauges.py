@@ -40,6 +40,15 @@ _asked = text(f"""
         (SELECT count(*) FROM (SELECT FROM webhook_deliveries
             WHERE state = 'pending' AND next_attempt_at < now() - interval '1 minute' LIMIT {MOST}) AS few)
             AS webhooks_overdue,
+        (SELECT count(*) FROM (SELECT FROM mango_deliveries
+            WHERE applied_at IS NULL AND error IS NULL AND received_at < now() - interval '1 minute'
+            LIMIT {MOST}) AS few) AS mango_waiting,
+        (SELECT count(*) FROM (SELECT FROM mango_deliveries WHERE error IS NOT NULL LIMIT {MOST}) AS few)
+            AS mango_failed,
+        jsonb_build_object(
+            'matched', (SELECT count(*) FROM (SELECT FROM recordings WHERE call_id IS NOT NULL LIMIT {MOST}) AS few),
+            'unmatched', (SELECT count(*) FROM (SELECT FROM recordings WHERE status = 'unmatched' LIMIT {MOST}) AS few))
+            AS recordings,
         (SELECT COALESCE(jsonb_object_agg(name, {_since("slot")}), '{{}}') FROM ticks) AS tick_seconds,
         (SELECT COALESCE(jsonb_object_agg(name, jsonb_build_object(
             'found', GREATEST(found, found_before), 'total', total, 'held', held,
@@ -70,6 +79,9 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     unpublished: int
     quarantined_last_hour: int
     webhooks_overdue: int  # deliveries that were due a minute ago
+    mango_waiting: int  # notifications of calls that were not applied within a minute
+    mango_failed: int  # those that cannot be applied
+    recordings: dict[str, int]  # by status
     tick_seconds: dict[str, float]  # since the last slot that was taken, by tick
     housekeeping: dict[str, Pass]
 

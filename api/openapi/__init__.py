@@ -31,6 +31,7 @@ TAGS = {
     "archives": "What is inside a job's archive, read from its directory alone.",
     "results": "What the ML service found: parsed rows, a page at a time, and the file.",
     "webhooks": "URLs of your own that are told what happens to your jobs, signed and retried.",
+    "calls": "Telephone calls as the exchange tells of them, and which recording is of which.",
     "ML service": "What the ML service calls back, with its own token.",
     "system": "Health, readiness and metrics.",
 }
