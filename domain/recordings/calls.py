@@ -12,6 +12,8 @@ from domain.jobs import Time
 
 
 class Direction(StrEnum):
+    """From outside, to outside, or neither."""
+
     INTERNAL = "internal"
     INBOUND = "inbound"
     OUTBOUND = "outbound"
