@@ -126,6 +126,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     webhook_encryption_keys: str = ""  # comma-separated, the first encrypts; empty: JWT_SECRET
     webhook_log_retention_seconds: Keep = 30 * 24 * 3600.0  # of a delivery, from its end
 
+    # recordings
+    mailbox_ports: str = "143,993"  # or any
+    mailbox_allowed_networks: str = ""  # comma-separated: may be connected to though they are not public
+    mailbox_plaintext: bool = False  # whether a mailbox may do without TLS
+    mailbox_encryption_keys: str = ""  # comma-separated, the first encrypts; empty: JWT_SECRET
+    mailbox_seconds: Seconds = 30.0  # for which a mail server may keep silent
+    mailbox_sweep_seconds: Seconds = 5.0  # between two looks for mailboxes that are due
+    recording_max_bytes: Bytes = 256 * 1024**2  # of one attachment, as encoded
+    recording_listen_seconds: Seconds = 10.0  # between two bounded runs that listen to new recordings
+    recording_speech_seconds: Keep = 600.0  # of a recording are listened to for speech; 0: none
+    recording_retention_seconds: Keep = 0.0  # of a recording, from its arrival
+
     # retention, counted from the end of the job
     retention_sweep_seconds: Seconds = 60.0  # between two bounded runs
     job_retention_seconds: Keep = 90 * 24 * 3600.0  # with everything that belongs to it
@@ -162,6 +174,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def webhook_keys(self) -> tuple[str, ...]:
         """What endpoints' secrets are encrypted with; the first for new ones, every one for reading."""
         return (*_words(self.webhook_encryption_keys), self.jwt_secret)
+
+    @property
+    def mailbox_rules(self) -> addresses.Rules:
+        return addresses.rules_of(https_only=False, ports=self.mailbox_ports, networks=self.mailbox_allowed_networks)
+
+    @property
+    def mailbox_keys(self) -> tuple[str, ...]:
+        """What mailboxes' passwords are encrypted with; the first for new ones, every one for reading."""
+        return (*_words(self.mailbox_encryption_keys), self.jwt_secret)
 
     @property
     def profiles(self) -> tuple[str, ...]:
@@ -209,13 +230,19 @@ def _check(settings: Settings) -> None:
         ("webhook_retries", webhooks.delays_of),
         ("webhook_ports", addresses.ports_of),
         ("webhook_allowed_networks", addresses.networks_of),
+        ("mailbox_ports", addresses.ports_of),
+        ("mailbox_allowed_networks", addresses.networks_of),
     ):
         try:
             read(getattr(settings, name))
         except ValueError as error:
             raise BadSetting(name=name.upper(), reason=str(error)) from None
-    if any(len(key) < 32 for key in settings.webhook_keys):
-        raise BadSetting(name="WEBHOOK_ENCRYPTION_KEYS", reason="has a key of less than 32 characters")
+    for name, keys in (
+        ("WEBHOOK_ENCRYPTION_KEYS", settings.webhook_keys),
+        ("MAILBOX_ENCRYPTION_KEYS", settings.mailbox_keys),
+    ):
+        if any(len(key) < 32 for key in keys):
+            raise BadSetting(name=name, reason="has a key of less than 32 characters")
     if settings.millrace_env == "production":
         for name in ("jwt_secret", "ml_service_token", "flower_password", "s3_secret_access_key", "admin_password"):
             if getattr(settings, name) in DEFAULT_SECRETS:
