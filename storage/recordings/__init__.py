@@ -1,5 +1,5 @@
-"""Mailboxes, their messages, and the recordings that came with them."""
+"""Mailboxes, their messages, and the recordings that came with them; calls, and what the exchange has told of them."""
 
-from storage.recordings import call_tables, tables
+from storage.recordings import accesses, call_tables, keeping, mailboxes, messages, polling, tables
 
-__all__ = ["call_tables", "tables"]
+__all__ = ["accesses", "call_tables", "keeping", "mailboxes", "messages", "polling", "tables"]
