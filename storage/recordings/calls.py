@@ -45,8 +45,7 @@ _one = text(f"SELECT {_COLUMNS} FROM calls WHERE calls.id = :id AND (CAST(:owner
 _NARROW = {
     "owner_id": _SEEN,
     "after": "calls.id < :after",
-    "number": """calls.id IN (
-        SELECT id FROM calls WHERE from_names @> ARRAY[:number] OR to_names @> ARRAY[:number] OFFSET 0)""",
+    "number": "(from_names @> ARRAY[:number] OR to_names @> ARRAY[:number])",
     "direction": "direction = :direction",
     "since": "began_at >= :since",
     "until": "began_at < :until",

@@ -467,6 +467,38 @@ def test_two_at_once_give_a_call_one_recording() -> None:
         assert call_of(recordings[0]) == call.id
 
 
+def test_who_matches_at_the_same_time_waits_and_finds_the_call_taken() -> None:
+    call, first = called(), recorded(after(seconds=30))
+    ended: list[int | BaseException] = []
+
+    def other(mine: UUID) -> None:
+        try:
+            ended.append(match(mine))
+        except BaseException as error:
+            ended.append(error)
+
+    with transaction() as connection:
+        assert matching.match_new(connection, [first]) == 1
+        nearer = recorded()
+        side = threading.Thread(target=other, args=(nearer,))
+        side.start()
+        side.join(0.3)
+        assert ended == []
+    side.join()
+    assert ended == [0]
+    assert (call_of(first), call_of(nearer)) == (call.id, None)
+
+
+def test_of_a_call_that_nobody_asked_about_no_recording_is_chosen() -> None:
+    """There may be another that is nearer."""
+    first, second = called(), called(began_at=after(minutes=8))
+    asked, between, near_second = recorded(), recorded(after(minutes=4)), recorded(after(minutes=8))
+    match(asked)
+    assert (call_of(asked), call_of(between)) == (first.id, None)
+    match(near_second, between)
+    assert (call_of(near_second), call_of(between)) == (second.id, None)
+
+
 def test_the_database_itself_allows_one_by_rule() -> None:
     call, first, second = called(), recorded(), recorded()
     assert match(first, second) == 1

@@ -1,5 +1,6 @@
 """What the exchange posts, over real HTTP: who is let in, what is kept, and the call that comes of it."""
 
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -268,3 +269,20 @@ def test_calls_come_in_pages_and_can_be_narrowed(exchange: Exchange, admin: User
         assert [one["talk_seconds"] for one in answer.json()["items"]] == talks, narrow
     assert code(admin.http.get("/calls", params={"direction": "sideways"})) == (422, "invalid")
     assert code(admin.http.get("/calls", params={"since": "yesterday"})) == (422, "invalid")
+
+
+def test_the_answer_does_not_wait_for_the_broker(
+    house: Stack, exchange: Exchange, rows: psycopg.Connection[tuple[Any, ...]]
+) -> None:
+    """Nor is anything lost: the tick looks for what was not applied."""
+    redis, before = house.processes["redis"], kept(rows)
+    redis.stop()
+    try:
+        began = time.monotonic()
+        answer = exchange.send(Kind.RECORD_ADDED, {"entry_id": "without a broker", "recording_id": "r"})
+        took = time.monotonic() - began
+    finally:
+        redis.start()
+    assert (answer.status_code, answer.json()["repeated"]) == (200, False)
+    assert took < 1.5
+    assert kept(rows) == before + 1
