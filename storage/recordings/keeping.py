@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import Connection, Row, select, text
+from sqlalchemy import Connection, select, text
 
 from domain.errors import NotFound, StorageUnavailable
 from domain.recordings.audio import MatchStatus, Recording
@@ -122,7 +122,7 @@ def located(connection: Connection, recording_id: UUID, owner_id: UUID | None) -
     row = connection.execute(statement).one_or_none()
     if row is None:
         raise NotFound(what="recording")
-    return _recording(row), row.object_key
+    return _recording(row), str(row.object_key)
 
 
 def page(
@@ -183,7 +183,7 @@ def note_heard(connection: Connection, recording_id: UUID, heard: Heard) -> None
     connection.execute(statement.values(**values, heard=True))
 
 
-def _recording(row: Row[Any]) -> Recording:
-    fields = dict(row._mapping)
-    fields.pop("object_key", None)
-    return msgspec.convert(fields, Recording)
+def _recording(row: Any) -> Recording:
+    return msgspec.convert(
+        {str(name): value for name, value in row._mapping.items() if name != "object_key"}, Recording
+    )

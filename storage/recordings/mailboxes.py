@@ -144,7 +144,9 @@ def change(connection: Connection, mailbox_id: UUID, change: MailboxChange) -> M
     if {"host", "port", "username", "folder", "rules"} & given.keys():
         values |= {"uidvalidity": None, "last_uid": 0}
     statement = mailboxes.update().where(mailboxes.c.id == mailbox_id)
-    return _found(connection.execute(statement.values(**values, updated_at=text("now()")).returning(*_seen)).one_or_none())
+    return _found(
+        connection.execute(statement.values(**values, updated_at=text("now()")).returning(*_seen)).one_or_none()
+    )
 
 
 def delete(connection: Connection, mailbox_id: UUID) -> None:
@@ -155,7 +157,7 @@ def delete(connection: Connection, mailbox_id: UUID) -> None:
 
 def access(connection: Connection, mailbox_id: UUID) -> Access | None:
     row = connection.execute(select(*_access).where(mailboxes.c.id == mailbox_id)).one_or_none()
-    return None if row is None else msgspec.convert(dict(row._mapping), Access)
+    return None if row is None else msgspec.convert(dict(zip(Access.__struct_fields__, row, strict=True)), Access)
 
 
 def disable(connection: Connection, mailbox_id: UUID, reason: DisabledReason) -> None:
@@ -188,4 +190,4 @@ def _found(row: Row[Any] | None) -> Mailbox:
 
 
 def _mailbox(row: Row[Any]) -> Mailbox:
-    return msgspec.convert(dict(row._mapping), Mailbox)
+    return msgspec.convert(dict(zip(Mailbox.__struct_fields__, row, strict=True)), Mailbox)

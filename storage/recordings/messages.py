@@ -94,7 +94,7 @@ def claim(
     """
     connection.execute(_give_up_old, place._asdict())
     fingerprints = Counter(one.fingerprint for one in found if one.fingerprint is not None)
-    rows = connection.execute(_before, {**place._asdict(), "fingerprints": list(fingerprints)}) if fingerprints else []
+    rows = connection.execute(_before, {**place._asdict(), "fingerprints": list(fingerprints)})
     before = {row.fingerprint: row.number for row in rows}
     for message in found:
         state, reason = MessageState.CLAIMED, None

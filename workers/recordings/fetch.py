@@ -52,9 +52,7 @@ def fetch(job: JobInStep, context: Context) -> Outcome:
     return Done(message=message) if whole else Later(seconds=0.1, message=message)
 
 
-def _all(
-    session: Session, access: Access, place: Place, job: JobInStep, context: Context, deadline: float
-) -> bool:
+def _all(session: Session, access: Access, place: Place, job: JobInStep, context: Context, deadline: float) -> bool:
     """Whether everything was done before the deadline."""
     at = 0
     _act(session, access, place)  # what an earlier visit has left

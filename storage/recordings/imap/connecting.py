@@ -67,7 +67,7 @@ class _Connection(imaplib.IMAP4):
         return super().read(size)
 
 
-class _Client(IMAPClient):
+class _Client(IMAPClient):  # type: ignore[misc]  # the library has no types
     def __init__(self, access: Access, found: list[str]) -> None:
         self._access, self._found = access, found
         tls = access.security is Security.TLS
