@@ -101,6 +101,8 @@ def _of_engine(now: Standing) -> Iterator[Metric]:
         yield _gauge("webhook_deliveries_overdue", "Deliveries that were due a minute ago", now.webhooks_overdue)
     if "recordings" in modules:
         yield from _of_recordings(now)
+        yield _gauge("mango_deliveries_waiting", "Notifications of calls not applied in a minute", now.mango_waiting)
+        yield _gauge("mango_deliveries_failed", "Notifications of calls that cannot be applied", now.mango_failed)
     # one of a capability that was switched off stands still for good
     ticks = {name: since for name, since in now.tick_seconds.items() if name.partition(".")[0] in modules}
     yield _labelled("tick_seconds", "Since the last slot of a tick that was run", "tick", ticks)

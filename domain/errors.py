@@ -18,6 +18,7 @@ _RUSSIAN = {
     "archive listing": "опись архива",
     "entry in this archive": "запись в этом архиве",
     "bytes": "байт",
+    "call": "звонок",
     "delivery": "доставка",
     "file": "файл",
     "files": "файлов",
@@ -349,6 +350,20 @@ class MailboxInsecure(MillraceError):
 
     code, status = "mailbox_insecure", 422
     ru = "Почтовый ящик без TLS в этой установке не разрешён (MAILBOX_PLAINTEXT)."
+
+
+class SignatureRefused(MillraceError):
+    """The notification is not signed with the key and the salt that are set here, or none are."""
+
+    code, status = "signature_refused", 403
+    ru = "Уведомление подписано не теми ключом и солью, что заданы здесь, или они не заданы."
+
+
+class SourceRefused(MillraceError):
+    """Notifications are not taken from {address}."""
+
+    code, status = "source_refused", 403
+    ru = "С адреса {address} уведомления не принимаются."
 
 
 # ---------------------------------------------------------------- neighbours

@@ -16,6 +16,7 @@ from stack.network import accepts, free_port
 
 HOST = "127.0.0.1"
 READY_SECONDS = 20.0
+PASSWORD = "only for this machine"
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class MailServer:
 
 
 @contextlib.contextmanager
-def serving(log: Path, username: str = "recordings", password: str = "only for this machine") -> Iterator[MailServer]:
+def serving(log: Path, username: str = "recordings", password: str = PASSWORD) -> Iterator[MailServer]:
     """A server for the length of a block. Raises StackFailed when it does not start."""
     port = free_port()
     command = [

@@ -51,6 +51,11 @@ _asked = text(f"""
             SELECT status, count(*) AS number FROM (SELECT status FROM recordings LIMIT {MOST}) AS few
             GROUP BY status) AS counted) AS recordings,
         {_mailboxes},
+        (SELECT count(*) FROM (SELECT FROM mango_deliveries
+            WHERE applied_at IS NULL AND error IS NULL AND received_at < now() - interval '1 minute'
+            LIMIT {MOST}) AS few) AS mango_waiting,
+        (SELECT count(*) FROM (SELECT FROM mango_deliveries WHERE error IS NOT NULL LIMIT {MOST}) AS few)
+            AS mango_failed,
         (SELECT COALESCE(jsonb_object_agg(name, {_since("slot")}), '{{}}') FROM ticks) AS tick_seconds,
         (SELECT COALESCE(jsonb_object_agg(name, jsonb_build_object(
             'found', GREATEST(found, found_before), 'total', total, 'held', held,
@@ -86,6 +91,8 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     mailboxes_disabled: int  # by what happened, not by an admin
     mailboxes_failing: int  # at their last look
     mailboxes_overdue: int  # that were to be looked into five minutes ago
+    mango_waiting: int  # notifications of calls that were not applied within a minute
+    mango_failed: int  # those that cannot be applied
     tick_seconds: dict[str, float]  # since the last slot that was taken, by tick
     housekeeping: dict[str, Pass]
 

@@ -2,9 +2,9 @@
 
 An upload writes its object first and its row afterwards, so an object without a row may be about to get one. Its age
 makes that unlikely. What makes it impossible is the table ``leftovers``: a key stands there, committed, before its
-object is deleted, and ``storage.files.insert`` (``storage.recordings.keeping.insert``) refuses such a key. Both sides are in order because the sweep locks the
-table of files for the moment it looks: a row that is about to be committed is waited for and seen, and one that comes
-later sees the fence.
+object is deleted, and ``storage.files.insert`` (``storage.recordings.keeping.insert``) refuses such a key. Both sides
+are in order because the sweep locks the table of files for the moment it looks: a row that is about to be committed is
+waited for and seen, and one that comes later sees the fence.
 """
 
 from collections.abc import Callable, Sequence
@@ -60,12 +60,14 @@ _still = text("""
 
 
 def unnamed(connection: Connection, keys: Sequence[str]) -> list[str]:
-    """Those of the keys that no file, no recording and no upload has now. Not enough to delete anything by: see ``fence``."""
+    """Those of the keys that no file, recording or upload has now. Not enough to delete anything by: see ``fence``."""
     return list(connection.execute(_unnamed, {"keys": list(keys)}).scalars())
 
 
 def fence(connection: Connection, keys: Sequence[str]) -> list[str]:
-    """Those of the keys that no file and no recording has or can ever have once the transaction is committed. Needs a transaction.
+    """Those of the keys that no file and no recording has or can ever have once the transaction is committed.
+
+    Needs a transaction.
 
     Raises:
         DatabaseUnavailable (by the transaction): the tables could not be locked within 0.3 s; nothing was done.

@@ -12,8 +12,8 @@ from api.jobs.examples import QUEUED
 from api.jobs.reading import owner_of
 from api.objects import blocking
 from api.openapi.operation import documented
-from api.recordings.mailboxes import ADMINS, LIMITED
 from api.rates import Rate, spend
+from api.recordings.mailboxes import ADMINS, LIMITED
 from api.security import require_admin
 from domain.accounts import Principal
 from domain.errors import NotFound
@@ -39,9 +39,7 @@ _Mailbox = Annotated[UUID | None, QueryParameter(description="Only this one; wit
     **documented(
         _NONE,
         LIMITED,
-        answer={
-            "Example": {"jobs": [{**QUEUED, "kind": "recordings", "title": "recordings@example.com", "file": None}]}
-        },
+"title": "recordings", "file": None
     ),
 )
 async def fetch_recordings(
@@ -53,8 +51,8 @@ async def fetch_recordings(
     mailbox_id: _Mailbox = None,
     idempotency_key: IdempotencyKey = None,
 ) -> Response[Fetching]:
-    """A job for each enabled mailbox, watched like any other by `/jobs/{id}/events`; where one is under way, that one is
-    named instead. With `days_back` the whole folder is looked at, and nothing is fetched twice. 404 when there is no
+    """A job for each enabled mailbox, watched like any other by `/jobs/{id}/events`; where one is under way, that one
+    is named instead. With `days_back` the whole folder is looked at, and nothing is fetched twice. 404 when there is no
     enabled mailbox. An admin fetches from everybody's."""
     await spend(request, FETCHES, str(principal.id))
     async with idempotent(request, principal.id, idempotency_key) as once:

@@ -1,5 +1,5 @@
 """Mailboxes, their messages, and the recordings that came with them."""
 
-from storage.recordings import accesses, keeping, mailboxes, messages, polling, tables
+from storage.recordings import accesses, call_tables, keeping, mailboxes, messages, polling, tables
 
-__all__ = ["accesses", "keeping", "mailboxes", "messages", "polling", "tables"]
+__all__ = ["accesses", "call_tables", "keeping", "mailboxes", "messages", "polling", "tables"]

@@ -17,10 +17,11 @@ LISTENS = 3  # attempts; what takes its worker with it so often is not listened 
 _columns = [recordings.c[name] for name in Recording.__struct_fields__ if name != "listened"]
 _seen = [*_columns, recordings.c.heard.label("listened")]
 _known = text("SELECT sha256 FROM recordings WHERE owner_id = :owner_id AND sha256 = ANY(:digests)")
-# The key is fenced when so much time has passed since it was written that the object may be gone (storage.reconciliation).
+# The key is fenced when so much time has passed since it was written that the object may be gone
+# (storage.reconciliation).
 _insert = text("""
-    INSERT INTO recordings (id, owner_id, mailbox_id, mail_message_id, part, object_key, name, content_type, size, sha256,
-        from_number, to_number, started_at, received_at, warning, heard, job_id)
+    INSERT INTO recordings (id, owner_id, mailbox_id, mail_message_id, part, object_key, name, content_type, size,
+        sha256, from_number, to_number, started_at, received_at, warning, heard, job_id)
     SELECT :id, :owner_id, :mailbox_id, :mail_message_id, :part, :object_key, :name, :content_type, :size, :sha256,
         :from_number, :to_number, CAST(:started_at AS timestamptz), :received_at, :warning, :heard, :job_id
     WHERE NOT EXISTS (SELECT FROM leftovers WHERE key = :object_key)

@@ -50,7 +50,8 @@ _standing = text(f"""
     FROM mailboxes
     CROSS JOIN LATERAL (
         SELECT count(*) AS found, count(*) FILTER (WHERE state = 'claimed') AS waiting,
-            count(*) FILTER (WHERE state = 'stored') AS stored, count(*) FILTER (WHERE state = 'duplicate') AS duplicates,
+            count(*) FILTER (WHERE state = 'stored') AS stored,
+            count(*) FILTER (WHERE state = 'duplicate') AS duplicates,
             count(*) FILTER (WHERE state = 'skipped') AS skipped, count(*) FILTER (WHERE state = 'failed') AS errors
         FROM mail_messages WHERE mailbox_id = mailboxes.id) AS counted
     CROSS JOIN LATERAL (
@@ -128,7 +129,7 @@ def page(connection: Connection, *, after: UUID | None, limit: int) -> list[Mail
 
 
 def change(connection: Connection, mailbox_id: UUID, change: MailboxChange) -> Mailbox:
-    """Needs a transaction. Other rules, or another place, are looked at from the beginning. Raises NotFound, Invalid."""
+    """Needs a transaction. Other rules, or another place: all is looked at anew. Raises NotFound, Invalid."""
     connection.execute(_hold, {"id": mailbox_id})
     before = one(connection, mailbox_id)
     given = {name: value for name in change.__struct_fields__ if (value := getattr(change, name)) is not UNSET}

@@ -1,11 +1,102 @@
-"""Recordings and calls."""
+"""Recordings put together with their calls: by the rule, and by hand.
+
+One transaction at a time does it, in all processes: which pair is the nearest depends on all that are there. Should
+that ever fail, an index keeps a call from a second recording by the rule, and a recording has but one place for a call.
+"""
 
 from collections.abc import Sequence
 from uuid import UUID
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
+
+from domain.errors import NotFound
+from domain.recordings.matching import Linked, Pair, nearest
+from storage.configuration import settings
+
+LOCK = 5_190_734_411  # any number, as long as it is always this one and nobody else's
+BATCH = 500  # recordings that are tried in a transaction
+
+_hold = text("SELECT pg_advisory_xact_lock(:lock)")
+# What a person has taken off its call (`hand`, and no call) is left alone.
+_WAITS = "{0}.status = 'unmatched' AND {0}.matched_by IS NULL AND {0}.started_at IS NOT NULL".format
+_FREE = "NOT EXISTS (SELECT FROM recordings AS taken WHERE taken.call_id = calls.id)"
+_WINDOW = "make_interval(secs => :window)"
+# A recording may begin with the call or with the talk, after a queue of minutes.
+_FITS = f"""(calls.from_names @> ARRAY[{{0}}.from_number] AND calls.to_names @> ARRAY[{{0}}.to_number]
+    AND (calls.began_at BETWEEN {{0}}.started_at - {_WINDOW} AND {{0}}.started_at + {_WINDOW}
+        OR calls.answered_at BETWEEN {{0}}.started_at - {_WINDOW} AND {{0}}.started_at + {_WINDOW}))"""
+_DISTANCE = """LEAST(abs(extract(epoch FROM calls.began_at - {0}.started_at)),
+    abs(extract(epoch FROM calls.answered_at - {0}.started_at)))::float"""
+# Whoever else could be of one of these calls is asked as well: a call belongs to the nearest, whoever came first.
+_pairs = text(f"""
+    WITH near AS MATERIALIZED (
+        SELECT DISTINCT calls.id FROM recordings AS asked JOIN calls ON {_FITS.format("asked")}
+        WHERE asked.id = ANY(:ids) AND {_WAITS("asked")} AND {_FREE}),
+    rivals AS MATERIALIZED (
+        SELECT DISTINCT rival.id FROM near JOIN calls ON calls.id = near.id
+        JOIN recordings AS rival ON {_FITS.format("rival")} WHERE {_WAITS("rival")})
+    SELECT rival.id AS recording_id, calls.id AS call_id, {_DISTANCE.format("rival")} AS seconds,
+        calls.id IN (SELECT id FROM near) AS near
+    FROM rivals JOIN recordings AS rival ON rival.id = rivals.id JOIN calls ON {_FITS.format("rival")}
+    WHERE {_FREE}""")
+_match = text(f"""
+    UPDATE recordings SET status = 'matched', matched_by = 'rule', matched_at = now(), call_id = made.call_id
+    FROM unnest(CAST(:recordings AS uuid[]), CAST(:calls AS uuid[])) AS made (id, call_id)
+    WHERE recordings.id = made.id AND {_WAITS("recordings")} RETURNING recordings.id""")
+_tried = text("UPDATE recordings SET match_tried_at = clock_timestamp() WHERE id = ANY(:ids)")
+_due = text(f"""
+    SELECT id FROM recordings
+    WHERE {_WAITS("recordings")} AND created_at > now() - make_interval(days => :days)
+        AND (match_tried_at IS NULL OR match_tried_at < now() - make_interval(secs => :age))
+    ORDER BY match_tried_at NULLS FIRST LIMIT {BATCH}""")
+_around = text(f"""
+    SELECT recording.id FROM calls JOIN recordings AS recording ON {_FITS.format("recording")}
+    WHERE calls.id = ANY(:ids) AND {_WAITS("recording")} LIMIT {BATCH}""")
+_link = text("""
+    UPDATE recordings SET status = CASE WHEN CAST(:call_id AS uuid) IS NULL THEN 'unmatched' ELSE 'matched' END,
+        call_id = :call_id, matched_by = 'hand', matched_at = CASE WHEN CAST(:call_id AS uuid) IS NULL THEN NULL
+            ELSE now() END
+    WHERE id = :id RETURNING id""")
+_visible = text("""
+    SELECT FROM recordings WHERE id = :id AND (CAST(:owner_id AS uuid) IS NULL OR owner_id = :owner_id)""")
 
 
 def match_new(connection: Connection, recording_ids: Sequence[UUID]) -> int:
-    """A stand-in."""
-    return 0
+    """Look for the calls of these recordings, in the caller's transaction; the number of them that were matched.
+
+    Those that are matched already, or have been taken off by hand, stay as they are. Others that compete with them for
+    a call may be matched on the way.
+    """
+    if not recording_ids:
+        return 0
+    ids = list(recording_ids)
+    connection.execute(_hold, {"lock": LOCK})
+    rows = connection.execute(_pairs, {"ids": ids, "window": settings().recording_match_seconds}).all()
+    near = {row.call_id for row in rows if row.near}
+    made = nearest(Pair(recording_id=row.recording_id, call_id=row.call_id, seconds=row.seconds) for row in rows)
+    # of the other calls not everybody who could be of them was asked
+    made = [pair for pair in made if pair.call_id in near]
+    values = {"recordings": [one.recording_id for one in made], "calls": [one.call_id for one in made]}
+    matched = set(connection.execute(_match, values).scalars()) if made else set()
+    connection.execute(_tried, {"ids": ids})
+    return len(matched.intersection(ids))
+
+
+def around(connection: Connection, call_ids: Sequence[UUID]) -> list[UUID]:
+    """The unmatched recordings that may be of these calls."""
+    values = {"ids": list(call_ids), "window": settings().recording_match_seconds}
+    return list(connection.execute(_around, values).scalars())
+
+
+def due(connection: Connection, days: float, age: float) -> list[UUID]:
+    """Unmatched recordings of the last ``days`` that were not tried for ``age`` seconds, the longest untried first."""
+    return list(connection.execute(_due, {"days": days, "age": age}).scalars())
+
+
+def link(connection: Connection, recording_id: UUID, call_id: UUID | None, *, owner_id: UUID | None) -> Linked:
+    """What a person says; ``owner_id`` None is an admin. The call has been looked up. Raises NotFound."""
+    connection.execute(_hold, {"lock": LOCK})
+    if connection.execute(_visible, {"id": recording_id, "owner_id": owner_id}).first() is None:
+        raise NotFound(what="recording")
+    connection.execute(_link, {"id": recording_id, "call_id": call_id})
+    return Linked(recording_id=recording_id, call_id=call_id)

@@ -44,7 +44,8 @@ _give_up_old = text("""
     UPDATE mail_messages SET state = 'skipped', reason = 'gone', finished_at = now()
     WHERE mailbox_id = :mailbox_id AND state = 'claimed' AND (folder <> :folder OR uidvalidity <> :uidvalidity)""")
 _finish = text("""
-    UPDATE mail_messages SET state = :state, reason = :reason, finished_at = now() WHERE id = :id AND state = 'claimed'""")
+    UPDATE mail_messages SET state = :state, reason = :reason, finished_at = now()
+    WHERE id = :id AND state = 'claimed'""")
 _failed = text("""
     UPDATE mail_messages SET failures = failures + 1,
         state = CASE WHEN failures + 1 >= :tries THEN 'failed' ELSE state END,

@@ -202,5 +202,6 @@ def test_every_gauge_of_the_engine_is_explained_and_what_must_not_grow_has_a_rul
     ruled = set(re.findall(r"millrace_\w+", "".join(rule["expr"] for rule in rules())))
     assert engine - {name.removesuffix("_total") for name in ruled} == {
         "millrace_jobs",
+        "millrace_recordings",
         "millrace_housekeeping_pass_seconds",
     }

@@ -1,8 +1,6 @@
 """Recordings arrive by themselves: real mail servers, real jobs, real workers."""
 
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -13,8 +11,7 @@ from stack.imap import MailServer, serving
 from stack.up import Stack, running
 from tests.brokers import broker_env
 from tests.client import User
-from tests.mailbox_corpus import call_name, digest, letters, sound, wanted
-from tests.receiver import until
+from tests.mailbox_corpus import letters, wanted
 
 Rows = psycopg.Connection[dict[str, Any]]
 

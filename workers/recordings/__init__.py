@@ -12,7 +12,9 @@ from storage.jobs.orders import set_going
 from storage.recordings import keeping, polling
 from workers.recordings.fetch import fetch
 from workers.recordings.listening import listen
+from workers.recordings.mango import apply, apply_waiting
 from workers.recordings.match import match
+from workers.recordings.matching import retry_unmatched
 from workers.recordings.poll import poll
 from workers.retention import repeat
 
@@ -48,9 +50,12 @@ def _some(seconds: float) -> int:
     return len(keys)
 
 
+tasks = {"recordings.apply": apply}
 steps = {"poll": poll, "fetch": fetch, "match": match}
 schedule = {
     "recordings.due": (order_due, "mailbox_sweep_seconds"),
     "recordings.listen": (listen, "recording_listen_seconds", "cpu"),
     "recordings.retention": (remove_old, "retention_sweep_seconds", "io"),
+    "recordings.unapplied": (apply_waiting, "call_sweep_seconds", "io"),
+    "recordings.unmatched": (retry_unmatched, "call_sweep_seconds", "io"),
 }

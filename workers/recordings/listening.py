@@ -1,8 +1,8 @@
 """The tick `recordings.listen`: what a recording is, and how much of it is speech.
 
-Beside the fetching, which must not wait for a decoder, and one recording at a time: a file that brings the decoder down
-costs its worker three times at most, and no job. Only the demuxer of what the first bytes say is let at it: FFmpeg knows
-formats that open other files and addresses.
+Beside the fetching, which must not wait for a decoder, and one recording at a time: a file that brings the decoder
+down costs its worker three times at most, and no job. Only the demuxer of what the first bytes say is let at it: FFmpeg
+knows formats that open other files and addresses.
 """
 
 import tempfile

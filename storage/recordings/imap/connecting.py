@@ -9,7 +9,7 @@ import re
 import socket
 import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NoReturn
 
 from imapclient import IMAPClient, exceptions
@@ -155,7 +155,5 @@ def reason_of(error: BaseException) -> str:
 
 
 def _hang_up(client: IMAPClient) -> None:
-    try:
+    with suppress(OSError, imaplib.IMAP4.error):
         client.shutdown()
-    except (OSError, imaplib.IMAP4.error):
-        pass
