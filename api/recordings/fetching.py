@@ -39,7 +39,7 @@ _Mailbox = Annotated[UUID | None, QueryParameter(description="Only this one; wit
     **documented(
         _NONE,
         LIMITED,
-"title": "recordings", "file": None
+        answer={"Example": {"jobs": [{**QUEUED, "kind": "recordings", "title": "recordings", "file": None}]}},
     ),
 )
 async def fetch_recordings(
