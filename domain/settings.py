@@ -141,7 +141,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     # calls
     mango_api_key: str = ""  # this and the salt: of the exchange's API; without both its notifications are refused
     mango_api_salt: str = ""
-    # comma-separated: addresses and networks it may send from
+    # comma-separated: addresses and networks it may send from; the vendor's own
     mango_allowed_ips: str = "81.88.80.132,81.88.80.133,81.88.82.36,81.88.82.44,81.88.82.45"
     recording_match_seconds: Seconds = 300.0  # between a recording and the call it is of, at most
     recording_match_days: Count = 7  # for which a recording without a call is tried again

@@ -13,7 +13,9 @@ from typing import Any
 
 import httpx
 
-from domain.recordings.mango import ADDRESSES, Kind, signature
+from domain.recordings.mango import Kind, signature
+
+SOURCE = "81.88.80.132"  # one of those the vendor sends from
 
 Notification = tuple[Kind, dict[str, Any]]
 
@@ -22,7 +24,7 @@ class Exchange:
     """Posts to ``<url>/api/v1/mango``. ``source`` is the address it comes from, told as a proxy before the API tells
     it; the server believes it of the proxies in FORWARDED_ALLOW_IPS, by default those on this machine."""
 
-    def __init__(self, url: str, key: str, salt: str, source: str = ADDRESSES.partition(",")[0]) -> None:
+    def __init__(self, url: str, key: str, salt: str, source: str = SOURCE) -> None:
         self._url, self._key, self._salt = f"{url}/api/v1/mango", key, salt
         self._headers = {"X-Forwarded-For": source} if source else {}
 

@@ -15,7 +15,6 @@ from msgspec import Meta
 
 from domain.errors import MalformedRequest, SignatureRefused
 
-ADDRESSES = "81.88.80.132,81.88.80.133,81.88.82.36,81.88.82.44,81.88.82.45"  # from which the vendor sends
 FORM_FIELDS = 16  # at most; three are ours
 
 # Bounds are what the database holds: an answer to nonsense is better given here than there.

@@ -52,6 +52,7 @@ def _some(seconds: float) -> int:
 
 tasks = {"recordings.apply": apply}
 steps = {"poll": poll, "fetch": fetch, "match": match}
+tasks = {"recordings.apply": apply}
 schedule = {
     "recordings.due": (order_due, "mailbox_sweep_seconds"),
     "recordings.listen": (listen, "recording_listen_seconds", "cpu"),
