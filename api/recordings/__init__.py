@@ -1,5 +1,13 @@
 """Recordings over HTTP: mailboxes, what was fetched from them, and the audio itself."""
 
-from api.recordings import calls, linking, mango
+from api.recordings import audio, calls, fetching, linking, mailboxes, mango, resource
 
-routes = [*calls.routes, *linking.routes, *mango.routes]
+routes = [
+    *mailboxes.routes,
+    *fetching.routes,
+    *resource.routes,
+    *audio.routes,
+    *calls.routes,
+    *linking.routes,
+    *mango.routes,
+]

@@ -18,7 +18,7 @@ class MatchStatus(StrEnum):
     MATCHED = "matched"
 
 
-class Warning(StrEnum):  # noqa: A001  # the field's word for it
+class AudioWarning(StrEnum):
     """What is unusual about a recording that is kept all the same."""
 
     NOT_AUDIO = "not_audio"  # by its first bytes
@@ -47,10 +47,12 @@ class Recording(msgspec.Struct, frozen=True, kw_only=True):
     channels: Annotated[int | None, Meta(examples=[2])]
     sample_rate: Annotated[int | None, Meta(description="Hz", examples=[8000])]
     bitrate: Annotated[int | None, Meta(description="Bits per second", examples=[64000])]
-    speech_share: Annotated[float | None, Meta(description="From 0 to 1, by a model of voice activity", examples=[0.71])]
+    speech_share: Annotated[
+        float | None, Meta(description="From 0 to 1, by a model of voice activity", examples=[0.71])
+    ]
     listened: Annotated[bool, Meta(description="Whether duration to speech share are known, or never", examples=[True])]
     warning: Annotated[
-        Warning | None, Meta(description="`not_audio`, `audio_unreadable` or `audio_damaged`", examples=[None])
+        AudioWarning | None, Meta(description="`not_audio`, `audio_unreadable` or `audio_damaged`", examples=[None])
     ]
     status: Annotated[MatchStatus, Meta(examples=["matched"])]
     call_id: Annotated[UUID | None, Meta(examples=["01994d2e-9b20-7e53-9c22-7b1d0f3a8e29"])]

@@ -6,6 +6,8 @@ Nothing here is fetched: ENVELOPE, BODYSTRUCTURE, RFC822.SIZE and INTERNALDATE a
 import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from email.message import Message as MimeMessage
+from email.utils import collapse_rfc2231_value
 from fnmatch import fnmatchcase
 from hashlib import sha256
 from itertools import takewhile
@@ -111,14 +113,14 @@ def _part(node: Sequence[Any], kind: str, subtype: str, number: str) -> Part | N
         return None
     octets = node[6] if isinstance(node[6], int) else 0
     encoding = _text(node[5]) or "7bit"
-    return Part(
-        number=number, name=name, content_type=f"{kind}/{subtype}", encoding=encoding, octets=octets
-    )
+    return Part(number=number, name=name, content_type=f"{kind}/{subtype}", encoding=encoding, octets=octets)
 
 
 def _disposition(extension: Sequence[Any]) -> list[tuple[str, str]]:
     """Where it stands depends on the type and on what the server leaves out: a pair of a word and its parameters."""
     for one in extension:
+        if isinstance(one, bytes) and one.lower().startswith((b"attachment", b"inline")):
+            return _unparsed(one)
         if (
             isinstance(one, tuple | list)
             and len(one) == 2
@@ -127,6 +129,14 @@ def _disposition(extension: Sequence[Any]) -> list[tuple[str, str]]:
         ):
             return _pairs(one[1])
     return []
+
+
+def _unparsed(header: bytes) -> list[tuple[str, str]]:
+    """Some servers hand the header on as it is, for the client to parse (pymap 0.36)."""
+    parsed = MimeMessage()
+    parsed["Content-Disposition"] = header.decode("utf-8", "surrogateescape").replace("\r", "").replace("\n", "")
+    found = parsed.get_params(header="Content-Disposition", unquote=True) or []
+    return [(name, collapse_rfc2231_value(value)) for name, value in found[1:]]
 
 
 def _pairs(flat: Any) -> list[tuple[str, str]]:

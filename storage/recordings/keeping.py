@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import Connection, Row, select, text
+from sqlalchemy import Connection, select, text
 
 from domain.errors import NotFound, StorageUnavailable
 from domain.recordings.audio import MatchStatus, Recording
@@ -17,10 +17,11 @@ LISTENS = 3  # attempts; what takes its worker with it so often is not listened 
 _columns = [recordings.c[name] for name in Recording.__struct_fields__ if name != "listened"]
 _seen = [*_columns, recordings.c.heard.label("listened")]
 _known = text("SELECT sha256 FROM recordings WHERE owner_id = :owner_id AND sha256 = ANY(:digests)")
-# The key is fenced when so much time has passed since it was written that the object may be gone (storage.reconciliation).
+# The key is fenced when so much time has passed since it was written that the object may be gone
+# (storage.reconciliation).
 _insert = text("""
-    INSERT INTO recordings (id, owner_id, mailbox_id, mail_message_id, part, object_key, name, content_type, size, sha256,
-        from_number, to_number, started_at, received_at, warning, heard, job_id)
+    INSERT INTO recordings (id, owner_id, mailbox_id, mail_message_id, part, object_key, name, content_type, size,
+        sha256, from_number, to_number, started_at, received_at, warning, heard, job_id)
     SELECT :id, :owner_id, :mailbox_id, :mail_message_id, :part, :object_key, :name, :content_type, :size, :sha256,
         :from_number, :to_number, CAST(:started_at AS timestamptz), :received_at, :warning, :heard, :job_id
     WHERE NOT EXISTS (SELECT FROM leftovers WHERE key = :object_key)
@@ -122,7 +123,7 @@ def located(connection: Connection, recording_id: UUID, owner_id: UUID | None) -
     row = connection.execute(statement).one_or_none()
     if row is None:
         raise NotFound(what="recording")
-    return _recording(row), row.object_key
+    return _recording(row), str(row.object_key)
 
 
 def page(
@@ -183,7 +184,7 @@ def note_heard(connection: Connection, recording_id: UUID, heard: Heard) -> None
     connection.execute(statement.values(**values, heard=True))
 
 
-def _recording(row: Row[Any]) -> Recording:
-    fields = dict(row._mapping)
-    fields.pop("object_key", None)
-    return msgspec.convert(fields, Recording)
+def _recording(row: Any) -> Recording:
+    return msgspec.convert(
+        {str(name): value for name, value in row._mapping.items() if name != "object_key"}, Recording
+    )

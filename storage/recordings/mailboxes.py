@@ -50,7 +50,8 @@ _standing = text(f"""
     FROM mailboxes
     CROSS JOIN LATERAL (
         SELECT count(*) AS found, count(*) FILTER (WHERE state = 'claimed') AS waiting,
-            count(*) FILTER (WHERE state = 'stored') AS stored, count(*) FILTER (WHERE state = 'duplicate') AS duplicates,
+            count(*) FILTER (WHERE state = 'stored') AS stored,
+            count(*) FILTER (WHERE state = 'duplicate') AS duplicates,
             count(*) FILTER (WHERE state = 'skipped') AS skipped, count(*) FILTER (WHERE state = 'failed') AS errors
         FROM mail_messages WHERE mailbox_id = mailboxes.id) AS counted
     CROSS JOIN LATERAL (
@@ -128,7 +129,7 @@ def page(connection: Connection, *, after: UUID | None, limit: int) -> list[Mail
 
 
 def change(connection: Connection, mailbox_id: UUID, change: MailboxChange) -> Mailbox:
-    """Needs a transaction. Other rules, or another place, are looked at from the beginning. Raises NotFound, Invalid."""
+    """Needs a transaction. Other rules, or another place: all is looked at anew. Raises NotFound, Invalid."""
     connection.execute(_hold, {"id": mailbox_id})
     before = one(connection, mailbox_id)
     given = {name: value for name in change.__struct_fields__ if (value := getattr(change, name)) is not UNSET}
@@ -144,7 +145,9 @@ def change(connection: Connection, mailbox_id: UUID, change: MailboxChange) -> M
     if {"host", "port", "username", "folder", "rules"} & given.keys():
         values |= {"uidvalidity": None, "last_uid": 0}
     statement = mailboxes.update().where(mailboxes.c.id == mailbox_id)
-    return _found(connection.execute(statement.values(**values, updated_at=text("now()")).returning(*_seen)).one_or_none())
+    return _found(
+        connection.execute(statement.values(**values, updated_at=text("now()")).returning(*_seen)).one_or_none()
+    )
 
 
 def delete(connection: Connection, mailbox_id: UUID) -> None:
@@ -155,7 +158,7 @@ def delete(connection: Connection, mailbox_id: UUID) -> None:
 
 def access(connection: Connection, mailbox_id: UUID) -> Access | None:
     row = connection.execute(select(*_access).where(mailboxes.c.id == mailbox_id)).one_or_none()
-    return None if row is None else msgspec.convert(dict(row._mapping), Access)
+    return None if row is None else msgspec.convert(dict(zip(Access.__struct_fields__, row, strict=True)), Access)
 
 
 def disable(connection: Connection, mailbox_id: UUID, reason: DisabledReason) -> None:
@@ -188,4 +191,4 @@ def _found(row: Row[Any] | None) -> Mailbox:
 
 
 def _mailbox(row: Row[Any]) -> Mailbox:
-    return msgspec.convert(dict(row._mapping), Mailbox)
+    return msgspec.convert(dict(zip(Mailbox.__struct_fields__, row, strict=True)), Mailbox)

@@ -44,7 +44,8 @@ _give_up_old = text("""
     UPDATE mail_messages SET state = 'skipped', reason = 'gone', finished_at = now()
     WHERE mailbox_id = :mailbox_id AND state = 'claimed' AND (folder <> :folder OR uidvalidity <> :uidvalidity)""")
 _finish = text("""
-    UPDATE mail_messages SET state = :state, reason = :reason, finished_at = now() WHERE id = :id AND state = 'claimed'""")
+    UPDATE mail_messages SET state = :state, reason = :reason, finished_at = now()
+    WHERE id = :id AND state = 'claimed'""")
 _failed = text("""
     UPDATE mail_messages SET failures = failures + 1,
         state = CASE WHEN failures + 1 >= :tries THEN 'failed' ELSE state END,
@@ -94,7 +95,7 @@ def claim(
     """
     connection.execute(_give_up_old, place._asdict())
     fingerprints = Counter(one.fingerprint for one in found if one.fingerprint is not None)
-    rows = connection.execute(_before, {**place._asdict(), "fingerprints": list(fingerprints)}) if fingerprints else []
+    rows = connection.execute(_before, {**place._asdict(), "fingerprints": list(fingerprints)})
     before = {row.fingerprint: row.number for row in rows}
     for message in found:
         state, reason = MessageState.CLAIMED, None

@@ -1,9 +1,9 @@
 """The step `fetch`: each claimed message's audio into the storage, committed message by message.
 
 An attachment is decoded into a temporary file, piece by piece: its digest is known before anything is uploaded, so the
-same audio is never stored twice, and a connection that breaks off leaves nothing behind. Of a message all recordings and
-its state are committed together; whatever dies before that, the message is fetched again, whatever dies after it, only
-the after-action is left, and is made up for at the next visit.
+same audio is never stored twice, and a connection that breaks off leaves nothing behind. Of a message all recordings
+and its state are committed together; whatever dies before that, the message is fetched again, whatever dies after it,
+only the after-action is left, and is made up for at the next visit.
 """
 
 import time
@@ -52,9 +52,7 @@ def fetch(job: JobInStep, context: Context) -> Outcome:
     return Done(message=message) if whole else Later(seconds=0.1, message=message)
 
 
-def _all(
-    session: Session, access: Access, place: Place, job: JobInStep, context: Context, deadline: float
-) -> bool:
+def _all(session: Session, access: Access, place: Place, job: JobInStep, context: Context, deadline: float) -> bool:
     """Whether everything was done before the deadline."""
     at = 0
     _act(session, access, place)  # what an earlier visit has left
@@ -80,7 +78,7 @@ def _one(session: Session, access: Access, claimed: Claimed, job: JobInStep, con
     reason: Skipped | None = None
     try:
         for part in claimed.parts:
-            kept.append(keep_part(session, access, claimed, part, job.id, context))
+            kept.append(keep_part(session, access, claimed, part, job.id, context))  # noqa: PERF401  # each as it is kept
     except Gone:
         reason = Skipped.GONE
     except TooLarge:

@@ -1,8 +1,8 @@
 """The tick `recordings.listen`: what a recording is, and how much of it is speech.
 
-Beside the fetching, which must not wait for a decoder, and one recording at a time: a file that brings the decoder down
-costs its worker three times at most, and no job. Only the demuxer of what the first bytes say is let at it: FFmpeg knows
-formats that open other files and addresses.
+Beside the fetching, which must not wait for a decoder, and one recording at a time: a file that brings the decoder
+down costs its worker three times at most, and no job. Only the demuxer of what the first bytes say is let at it: FFmpeg
+knows formats that open other files and addresses.
 """
 
 import tempfile
@@ -15,7 +15,7 @@ from typing import IO, Any
 import structlog
 
 from domain.errors import ObjectMissing
-from domain.recordings.audio import Warning
+from domain.recordings.audio import AudioWarning
 from storage import objects
 from storage.configuration import settings
 from storage.database import autocommit
@@ -58,7 +58,7 @@ def listen() -> None:
                 file.seek(0)
                 heard = hear(file, taken.content_type)
         except ObjectMissing:
-            heard = Heard(warning=Warning.AUDIO_UNREADABLE)
+            heard = Heard(warning=AudioWarning.AUDIO_UNREADABLE)
         with autocommit() as connection:
             keeping.note_heard(connection, taken.id, heard)
 
@@ -82,7 +82,7 @@ def hear(file: IO[bytes], content_type: str) -> Heard:
             return _heard(container)
     except (av.FFmpegError, ValueError, IndexError, LookupError, EOFError) as error:
         _log.info("audio_unreadable", error=str(error))
-        return Heard(warning=Warning.AUDIO_UNREADABLE)
+        return Heard(warning=AudioWarning.AUDIO_UNREADABLE)
 
 
 def _heard(container: Any) -> Heard:
@@ -99,10 +99,10 @@ def _heard(container: Any) -> Heard:
             spoken += voice.process_chunk(window) >= SPEECH
     except av.FFmpegError as error:
         _log.info("audio_damaged", error=str(error))
-        warning = Warning.AUDIO_DAMAGED
+        warning = AudioWarning.AUDIO_DAMAGED
     seconds = heard * WINDOW / 2 / RATE
     if not heard and limit:
-        return Heard(codec=codec.name, warning=Warning.AUDIO_UNREADABLE)
+        return Heard(codec=codec.name, warning=AudioWarning.AUDIO_UNREADABLE)
     return Heard(
         # what was decoded to its end is surer than a header, which some exchanges leave empty
         duration_seconds=round(told if told is not None and (told > limit or not heard) else seconds, 3),

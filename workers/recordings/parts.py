@@ -40,9 +40,7 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     new: NewRecording | None  # None: the owner has it already
 
 
-def keep_part(
-    session: Session, access: Access, claimed: Claimed, part: Part, job_id: UUID, context: Context
-) -> Kept:
+def keep_part(session: Session, access: Access, claimed: Claimed, part: Part, job_id: UUID, context: Context) -> Kept:
     """Raises Gone, TooLarge, Empty, ValueError (its encoding is unknown), and as ``Session`` and ``objects`` do."""
     largest, size, digest = settings().recording_max_bytes, 0, sha256()
     with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY) as spool:
@@ -81,7 +79,7 @@ def keep_part(
             to_number=call.to_number if call else None,
             started_at=call.started_at if call else None,
             received_at=claimed.received_at or datetime.now(UTC),
-            warning=None if found else audio.Warning.NOT_AUDIO,
+            warning=None if found else audio.AudioWarning.NOT_AUDIO,
             heard=found is None,
             job_id=job_id,
         )

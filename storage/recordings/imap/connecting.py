@@ -9,7 +9,7 @@ import re
 import socket
 import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NoReturn
 
 from imapclient import IMAPClient, exceptions
@@ -67,7 +67,7 @@ class _Connection(imaplib.IMAP4):
         return super().read(size)
 
 
-class _Client(IMAPClient):
+class _Client(IMAPClient):  # type: ignore[misc]  # the library has no types
     def __init__(self, access: Access, found: list[str]) -> None:
         self._access, self._found = access, found
         tls = access.security is Security.TLS
@@ -155,7 +155,5 @@ def reason_of(error: BaseException) -> str:
 
 
 def _hang_up(client: IMAPClient) -> None:
-    try:
+    with suppress(OSError, imaplib.IMAP4.error):
         client.shutdown()
-    except (OSError, imaplib.IMAP4.error):
-        pass
