@@ -1,8 +1,10 @@
 """What the exchange posts, over real HTTP: who is let in, what is kept, and the call that comes of it."""
 
+import random
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from urllib.parse import quote_plus
 
@@ -292,3 +294,40 @@ def test_the_answer_does_not_wait_for_the_broker(
     assert (answer.status_code, answer.json()["repeated"]) == (200, False)
     assert took < 1.5
     assert kept(rows) == before + 1
+
+
+# ---------------------------------------------------------------- deaths
+
+
+def test_whoever_dies_every_notification_is_in_its_call_once() -> None:
+    """Killed at once and started again by the stack; the exchange sends again what was not answered."""
+    env = {"MANGO_API_KEY": KEY, "MANGO_API_SALT": SALT, "CALL_SWEEP_SECONDS": "1", **broker_env()}
+    told = [list(inbound_call(f"7903111220{number}", LINE, BEGAN, rings=2, talk_seconds=30)) for number in range(5)]
+    sent = [one for call in told for one in call]
+    chance = random.Random(6)
+    queue = chance.sample(sent, len(sent)) + chance.sample(sent, len(sent) // 2)
+    deaths = {len(queue) // 5: "worker", len(queue) // 2: "api", len(queue) * 4 // 5: "worker"}
+    with running(env=env, only=["api", "worker", "beat"]) as mortal:
+        exchange = Exchange(mortal.url, KEY, SALT)
+        for place, (kind, message) in enumerate(queue):
+            if place in deaths:
+                mortal.processes[deaths[place]].kill()
+            until(partial(_answered, exchange, kind, message), 30)
+        with psycopg.connect(mortal.env["DATABASE_URL"], autocommit=True) as rows:
+            until(lambda: not waiting(rows), 40)
+            assert kept(rows) == kept(rows, "applied_at IS NOT NULL") == len(sent)
+            calls = rows.execute("""
+                SELECT entry_id, outcome, talk_seconds, exchange_recordings[0]->'ready',
+                    (SELECT array_agg(jsonb_array_length(leg->'states') ORDER BY place) FROM call_legs
+                     WHERE call_id = calls.id) FROM calls""").fetchall()
+        assert {row[0]: row[1:] for row in calls} == {
+            call[0][1]["entry_id"]: ("answered", 30, True, [3, 2, 3]) for call in told
+        }
+        assert sum(mortal.processes[name].deaths for name in ("worker", "api")) == 3
+
+
+def _answered(exchange: Exchange, kind: Kind, message: dict[str, Any]) -> bool:
+    try:
+        return exchange.send(kind, message).status_code == 200
+    except httpx.TransportError:
+        return False
