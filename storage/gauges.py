@@ -47,9 +47,10 @@ _asked = text(f"""
         (SELECT COALESCE(jsonb_object_agg(state, number), '{{}}') FROM (
             SELECT state, count(*) AS number FROM (SELECT state FROM mail_messages LIMIT {MOST}) AS few
             GROUP BY state) AS counted) AS mail_messages,
-        (SELECT COALESCE(jsonb_object_agg(status, number), '{{}}') FROM (
-            SELECT status, count(*) AS number FROM (SELECT status FROM recordings LIMIT {MOST}) AS few
-            GROUP BY status) AS counted) AS recordings,
+        jsonb_build_object(
+            'matched', (SELECT count(*) FROM (SELECT FROM recordings WHERE call_id IS NOT NULL LIMIT {MOST}) AS few),
+            'unmatched', (SELECT count(*) FROM (SELECT FROM recordings WHERE status = 'unmatched' LIMIT {MOST}) AS few))
+            AS recordings,
         {_mailboxes},
         (SELECT count(*) FROM (SELECT FROM mango_deliveries
             WHERE applied_at IS NULL AND error IS NULL AND received_at < now() - interval '1 minute'

@@ -113,6 +113,9 @@ def upgrade() -> None:
         unique=True,
         postgresql_where=sa.text("matched_by = 'rule'"),
     )
+    op.create_index(
+        "ix_recordings_without_call", "recordings", ["id"], postgresql_where=sa.text("status = 'unmatched'")
+    )
     op.create_index("ix_recordings_waiting", "recordings", ["started_at"], postgresql_where=_WAITING)
     op.create_index(
         "ix_recordings_match_tried_at",
@@ -123,7 +126,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    for name in ("match_tried_at", "waiting", "by_rule"):
+    for name in ("match_tried_at", "waiting", "without_call", "by_rule"):
         op.drop_index(f"ix_recordings_{name}", "recordings")
     for name in _CHECKS:
         op.drop_constraint(op.f(f"ck_recordings_{name}"), "recordings")

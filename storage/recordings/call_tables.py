@@ -102,6 +102,7 @@ for _rule in (
     recordings.append_constraint(_rule)
 _WAITING = "status = 'unmatched' AND matched_by IS NULL AND started_at IS NOT NULL"
 Index("ix_recordings_by_rule", recordings.c.call_id, unique=True, postgresql_where=text("matched_by = 'rule'"))
+Index("ix_recordings_without_call", recordings.c.id, postgresql_where=text("status = 'unmatched'"))  # to be counted
 Index("ix_recordings_waiting", recordings.c.started_at, postgresql_where=text(_WAITING))
 Index(
     "ix_recordings_match_tried_at",

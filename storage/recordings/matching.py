@@ -21,10 +21,10 @@ _hold = text("SELECT pg_advisory_xact_lock(:lock)")
 _WAITS = "{0}.status = 'unmatched' AND {0}.matched_by IS NULL AND {0}.started_at IS NOT NULL".format
 _FREE = "NOT EXISTS (SELECT FROM recordings AS taken WHERE taken.call_id = calls.id)"
 _WINDOW = "make_interval(secs => :window)"
-# A recording may begin with the call or with the talk, after a queue of minutes.
 # Found by the time: it is the few of ten minutes. By the number (`@>`, which the index of names knows) it would be all
-# that ever came in by a line. OFFSET 0: joined freely, the planner takes it for cheaper to read one side whole.
+# that ever came in by a line. OFFSET 0: joined freely, the planner may hold it cheaper to read one side whole.
 _SAME = "{0}.from_number = ANY({1}.from_names) AND {0}.to_number = ANY({1}.to_names)".format
+# Of the call or of the talk: a recording may begin with either, and minutes of queue may lie between them.
 _NEAR = f"{{0}} BETWEEN {{1}} - {_WINDOW} AND {{1}} + {_WINDOW}".format
 
 
