@@ -1,8 +1,10 @@
 """A telephone exchange for the demo and the tests: signs and posts notifications of calls as Mango Office does.
 
-exchange = Exchange("http://127.0.0.1:8000", key, salt)
-for kind, message in inbound_call("79161234567", "74951234567", began_at):
-    exchange.send(kind, message)
+    exchange = Exchange("http://127.0.0.1:8000", key, salt)
+    for kind, message in inbound_call("79161234567", "74951234567", began_at):
+        exchange.send(kind, message)
+
+The stack needs the same key and salt as MANGO_API_KEY and MANGO_API_SALT.
 """
 
 import json
