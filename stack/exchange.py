@@ -4,7 +4,7 @@
     for kind, message in inbound_call("79161234567", "74951234567", began_at):
         exchange.send(kind, message)
 
-The stack needs the same key and salt as MANGO_API_KEY and MANGO_API_SALT.
+Key and salt are the stack's ``env["MANGO_API_KEY"]`` and ``env["MANGO_API_SALT"]``.
 """
 
 import json

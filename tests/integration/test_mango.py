@@ -204,11 +204,14 @@ def test_bodies_are_limited_and_of_one_kind(house: Stack, exchange: Exchange) ->
     assert code(unknown) == (404, "not_found")
 
 
-def test_nothing_is_taken_while_the_exchange_is_not_set(house: Stack) -> None:
+def test_a_stack_of_its_own_has_an_exchange_of_its_own(house: Stack) -> None:
     env = {**house.env, "MANGO_API_KEY": "", "MANGO_API_SALT": ""}
-    with running(env=env, only=["api"], migrate=False) as bare:
-        answer = Exchange(bare.url, "", "").send(Kind.RECORD_ADDED, {"entry_id": "a", "recording_id": "r"})
-        assert code(answer) == (403, "signature_refused")
+    with running(env=env, only=["api"], migrate=False) as own:
+        message = {"entry_id": "of its own", "recording_id": "r"}
+        for key, salt in (("", ""), (KEY, SALT)):
+            assert code(Exchange(own.url, key, salt).send(Kind.RECORD_ADDED, message)) == (403, "signature_refused")
+        exchange = Exchange(own.url, own.env["MANGO_API_KEY"], own.env["MANGO_API_SALT"])
+        assert exchange.send(Kind.RECORD_ADDED, message).status_code == 200
 
 
 # ---------------------------------------------------------------- calls and recordings
