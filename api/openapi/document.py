@@ -37,6 +37,7 @@ _PATHS = {
     "delivery_id": ("The delivery's `id`", "01994d2e-8a10-7d42-8b11-6a0c9e2f7d18"),
     "call_id": ("The call's `id`", "01994d2e-5b10-7c3e-9f41-0d6a2b8c7e14"),
     "recording_id": ("The recording's `id`", "01994d30-1c20-7a55-8e02-7b1f4c9d0a63"),
+    "mailbox_id": ("The mailbox's `id`", "01994d2e-7f00-7c11-9a51-2f6d0c8e1b35"),
     "user_id": ("The account's `id`", "01994d2b-11c8-7e0a-a5f4-93c7d2b86e10"),
     "username": ("The account's `username`, in any case", "anna.petrova"),
     "filename": ("The file's stored name: its `filename`", "01994d2e-6a4f-7f12-b6a8-c43e5b7d9012.zip"),

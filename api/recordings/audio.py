@@ -25,7 +25,6 @@ from storage.recordings import accesses, keeping
     "/recordings/{recording_id:uuid}/audio",
     http_method=[HttpMethod.GET, HttpMethod.HEAD],
     status_code=200,
-    operation_id="read_audio",
     tags=["recordings"],
     summary="Listen to a recording",
     **documented_download(NO_RECORDING, media_type="audio/*"),

@@ -8,7 +8,6 @@ from litestar.di import NamedDependency
 from litestar.params import QueryParameter
 
 from api.idempotency import IdempotencyKey, Once, fingerprint, idempotent
-from api.jobs.examples import QUEUED
 from api.jobs.reading import owner_of
 from api.objects import blocking
 from api.openapi.operation import documented
@@ -36,11 +35,7 @@ _Mailbox = Annotated[UUID | None, QueryParameter(description="Only this one; wit
     tags=["recordings"],
     summary="Fetch recordings now",
     status_code=202,
-    **documented(
-        _NONE,
-        LIMITED,
-        answer={"Example": {"jobs": [{**QUEUED, "kind": "recordings", "title": "recordings", "file": None}]}},
-    ),
+    **documented(_NONE, LIMITED),
 )
 async def fetch_recordings(
     request: Request[Any, Any, Any],

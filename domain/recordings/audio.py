@@ -14,6 +14,8 @@ HEAD = 64  # bytes that are enough for ``content_type_of``
 
 
 class MatchStatus(StrEnum):
+    """Whether the call it is of is known."""
+
     UNMATCHED = "unmatched"
     MATCHED = "matched"
 

@@ -12,12 +12,16 @@ from domain.jobs import Job, Time
 
 
 class Security(StrEnum):
+    """How the connection is secured; `none` only where the installation allows it."""
+
     TLS = "tls"
     STARTTLS = "starttls"
     NONE = "none"
 
 
 class Auth(StrEnum):
+    """How to log in."""
+
     PASSWORD = "password"  # noqa: S105  # the word, not one
     XOAUTH2 = "xoauth2"
 
@@ -125,7 +129,7 @@ class MailboxOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     username: Username
     secret: Secret
     folder: Folder = "INBOX"
-    rules: Rules = Rules()
+    rules: Rules = msgspec.field(default_factory=Rules)
     time_zone: Zone = "Europe/Moscow"
     after_action: Annotated[AfterAction, Meta(examples=["none"])] = AfterAction.NONE
     move_to: Annotated[MoveTo | None, Meta(description="With `move`", examples=[None])] = None

@@ -86,9 +86,7 @@ def _messages() -> None:
             "state IN ('claimed', 'stored', 'skipped', 'failed', 'duplicate')",
             name=op.f("ck_mail_messages_state_is_known"),
         ),
-        sa.CheckConstraint(
-            "(state = 'claimed') = (finished_at IS NULL)", name=op.f("ck_mail_messages_final_has_time")
-        ),
+        sa.CheckConstraint("(state = 'claimed') = (finished_at IS NULL)", name=op.f("ck_mail_messages_final_has_time")),
         sa.ForeignKeyConstraint(
             ["mailbox_id"], ["mailboxes.id"], name=op.f("fk_mail_messages_mailbox_id"), ondelete="CASCADE"
         ),
@@ -187,9 +185,7 @@ def upgrade() -> None:
         sa.Column("part", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_audio_accesses")),
     )
-    op.create_index(
-        "ix_audio_accesses_recording_id_id", "audio_accesses", ["recording_id", sa.text("id DESC")]
-    )
+    op.create_index("ix_audio_accesses_recording_id_id", "audio_accesses", ["recording_id", sa.text("id DESC")])
 
 
 def downgrade() -> None:

@@ -1,5 +1,9 @@
 """Recordings arrive by themselves: real mail servers, real jobs, real workers."""
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from email.message import EmailMessage
 from typing import Any
@@ -9,11 +13,12 @@ import psycopg
 import pytest
 
 from stack.imap import MailServer, serving
-from stack.up import Stack, running
+from stack.up import ROOT, Stack, running
 from tests.brokers import broker_env
 from tests.client import User
 from tests.mailbox_corpus import Letter, big, digest, letters, sound, wanted
 from tests.receiver import until
+from tests.unit.test_openapi import NEEDED
 
 Rows = psycopg.Connection[dict[str, Any]]
 
@@ -356,3 +361,18 @@ def test_the_schedule_looks_by_itself_until_it_is_stopped(admin: User, rows: Row
 def test_a_job_of_recordings_is_not_ordered_with_a_file(admin: User) -> None:
     answer = admin.http.post("/jobs", json={"kind": "recordings"})
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid")
+
+
+def test_nothing_of_it_is_there_when_it_is_switched_off() -> None:
+    """In a process of its own: what was imported stays."""
+    script = """
+from api.app import create_app
+from workers.app import app
+print([route.path for route in create_app().routes if "recordings" in route.path or "mailboxes" in route.path])
+print([name for name in [*app.tasks, *app.conf.beat_schedule] if name.startswith("recordings")])
+"""
+    for modules, there in (("inference", False), ("recordings", True)):
+        env = {**os.environ, **NEEDED, "MILLRACE_MODULES": modules}
+        run = subprocess.run([sys.executable, "-c", script], env=env, cwd=ROOT, capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
+        assert [bool(json.loads(line.replace("'", '"'))) for line in run.stdout.splitlines()] == [there, there]

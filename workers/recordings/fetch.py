@@ -13,17 +13,17 @@ import structlog
 
 from domain.errors import MailboxLoginRefused, MailboxRefused, MailboxUnreachable
 from domain.pipelines import Context, Done, Failed, JobInStep, Later, Outcome
-from domain.recordings.mailboxes import MessageState, Skipped
-from storage import objects
+from domain.recordings.mailboxes import Skipped
 from storage.configuration import settings
-from storage.database import autocommit, transaction
+from storage.database import autocommit
 from storage.failpoints import reached
-from storage.recordings import keeping, messages
+from storage.recordings import messages
 from storage.recordings.imap import Gone, Session
 from storage.recordings.mailboxes import Access
 from storage.recordings.messages import Claimed, Place
-from workers.recordings.parts import Empty, Kept, TooLarge, keep_part
+from workers.recordings.parts import Empty, Spooled, TooLarge, read_part
 from workers.recordings.poll import mailbox, note_failure, visit
+from workers.recordings.storing import Storing
 
 BATCH = 20  # messages between two rounds of after-actions
 RUN_SECONDS = 200.0  # then the step puts itself off and goes on: below STEP_SECONDS and Celery's hard limit
@@ -62,23 +62,25 @@ def _all(session: Session, access: Access, place: Place, job: JobInStep, context
             done, total = messages.counts(connection, access.id, job.id)
         if not some:
             return True
-        for number, claimed in enumerate(some):
-            context.progress(done + number, max(total, 1), f"{done + number} of {total} messages")
-            if time.monotonic() > deadline:
-                _act(session, access, place)
-                return False
-            _one(session, access, claimed, job, context)
-        at = some[-1].uid
+        with Storing(access, job, context) as storing:
+            for number, claimed in enumerate(some):
+                context.progress(done + number, max(total, 1), f"{done + number} of {total} messages")
+                if time.monotonic() > deadline:
+                    break
+                _read(session, claimed, context, storing)
         _act(session, access, place)
+        if time.monotonic() > deadline:
+            return False
+        at = some[-1].uid
 
 
-def _one(session: Session, access: Access, claimed: Claimed, job: JobInStep, context: Context) -> None:
-    """Fetch one message to its end. What is wrong with it is recorded, and is no reason to stop."""
-    kept: list[Kept] = []
+def _read(session: Session, claimed: Claimed, context: Context, storing: Storing) -> None:
+    """Read one message to its end. What is wrong with it is recorded, and is no reason to stop."""
+    spooled: list[Spooled] = []
     reason: Skipped | None = None
     try:
         for part in claimed.parts:
-            kept.append(keep_part(session, access, claimed, part, job.id, context))  # noqa: PERF401  # each as it is kept
+            spooled.append(read_part(session, claimed, part, context))  # noqa: PERF401  # each as it is there
     except Gone:
         reason = Skipped.GONE
     except TooLarge:
@@ -92,44 +94,10 @@ def _one(session: Session, access: Access, claimed: Claimed, job: JobInStep, con
         # for the moment, or at this very message each time: it is tried again by the next jobs, not for ever
         with autocommit() as connection:
             messages.note_failure(connection, claimed.id, Skipped.UNREADABLE)
-        _drop(kept)
         if isinstance(error, MailboxRefused):
             return
         raise
-    except BaseException:
-        _drop(kept)
-        raise
-    reached("mail.stored", job.id)
-    _commit(claimed, kept, reason)
-    reached("mail.committed", job.id)
-
-
-def _commit(claimed: Claimed, kept: list[Kept], reason: Skipped | None) -> None:
-    named: set[str] = set()
-    with transaction() as connection:
-        if messages.hold(connection, claimed.id):  # else another process has done it meanwhile
-            named = {one.new.object_key for one in kept if one.new is not None and keeping.insert(connection, one.new)}
-            messages.finish(connection, claimed.id, *_ended(kept, named, reason))
-    _drop([one for one in kept if one.new is not None and one.new.object_key not in named])
-
-
-def _ended(kept: list[Kept], named: set[str], reason: Skipped | None) -> tuple[MessageState, Skipped | None]:
-    if named:
-        return MessageState.STORED, reason
-    if reason is Skipped.UNREADABLE:
-        return MessageState.FAILED, reason
-    if reason is not None:
-        return MessageState.SKIPPED, reason
-    return MessageState.DUPLICATE, Skipped.SAME_AUDIO
-
-
-def _drop(kept: list[Kept]) -> None:
-    """Objects that nothing names; what cannot be deleted now, the reconciliation finds."""
-    keys = [one.new.object_key for one in kept if one.new is not None]
-    try:
-        objects.delete(keys)
-    except Exception as error:
-        _log.warning("objects_left_to_reconciliation", number=len(keys), error=str(error))
+    storing.take(claimed, spooled, reason)
 
 
 def _act(session: Session, access: Access, place: Place) -> None:

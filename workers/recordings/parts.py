@@ -4,7 +4,7 @@ import tempfile
 from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
-from typing import IO
+from typing import IO, cast
 from uuid import UUID
 
 import msgspec
@@ -36,53 +36,69 @@ class Empty(Exception):
     """Not a byte."""
 
 
-class Kept(msgspec.Struct, frozen=True, kw_only=True):
-    new: NewRecording | None  # None: the owner has it already
+class Spooled(msgspec.Struct, frozen=True, kw_only=True):
+    """An attachment as it was sent, on this machine."""
+
+    part: Part
+    file: IO[bytes]
+    size: int
+    sha256: str
+    content_type: str | None  # None: by its first bytes it is no audio
 
 
-def keep_part(session: Session, access: Access, claimed: Claimed, part: Part, job_id: UUID, context: Context) -> Kept:
-    """Raises Gone, TooLarge, Empty, ValueError (its encoding is unknown), and as ``Session`` and ``objects`` do."""
+def read_part(session: Session, claimed: Claimed, part: Part, context: Context) -> Spooled:
+    """Raises Gone, TooLarge, Empty, ValueError (its encoding is unknown), and as ``Session`` does."""
     largest, size, digest = settings().recording_max_bytes, 0, sha256()
-    with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY) as spool:
-        for piece in decoded(session.pieces(claimed.uid, part.number), part.encoding):
+    file = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115  # whoever stores it closes it
+    try:
+        for piece in decoded(session.pieces(claimed.uid, part.number, part.octets), part.encoding):
             context.checkpoint()
             size += len(piece)
             if size > largest:
-                raise TooLarge
+                raise TooLarge  # noqa: TRY301  # the file is closed below
             digest.update(piece)
-            spool.write(piece)
+            file.write(piece)
         if not size:
-            raise Empty
-        spool.seek(0)
-        found = audio.content_type_of(spool.read(audio.HEAD))
-        spool.seek(0)
-        with autocommit() as connection:
-            if keeping.known(connection, access.owner_id, [digest.hexdigest()]):
-                return Kept(new=None)
-        key = f"recordings/{new_id()}"
-        content_type = found or "application/octet-stream"
-        upload(key, spool, size, content_type, context)
-    call = read_call(part.name, access.zone, partial(phones.normalised, region="RU"))
-    return Kept(
-        new=NewRecording(
-            id=new_id(),
-            owner_id=access.owner_id,
-            mailbox_id=access.id,
-            mail_message_id=claimed.id,
-            part=part.number,
-            object_key=key,
-            name=part.name or f"recording-{claimed.uid}",
-            content_type=content_type,
-            size=size,
-            sha256=digest.hexdigest(),
-            from_number=call.from_number if call else None,
-            to_number=call.to_number if call else None,
-            started_at=call.started_at if call else None,
-            received_at=claimed.received_at or datetime.now(UTC),
-            warning=None if found else audio.AudioWarning.NOT_AUDIO,
-            heard=found is None,
-            job_id=job_id,
-        )
+            raise Empty  # noqa: TRY301
+        file.seek(0)
+        found = audio.content_type_of(file.read(audio.HEAD))
+        file.seek(0)
+    except BaseException:
+        file.close()
+        raise
+    return Spooled(part=part, file=cast(IO[bytes], file), size=size, sha256=digest.hexdigest(), content_type=found)
+
+
+def keep_part(
+    access: Access, claimed: Claimed, spooled: Spooled, job_id: UUID, context: Context
+) -> NewRecording | None:
+    """Upload it, to be inserted; None when the owner has it already. Raises StorageUnavailable."""
+    with autocommit() as connection:
+        if keeping.known(connection, access.owner_id, [spooled.sha256]):
+            return None
+    key = f"recordings/{new_id()}"
+    content_type = spooled.content_type or "application/octet-stream"
+    upload(key, spooled.file, spooled.size, content_type, context)
+    name = spooled.part.name
+    call = read_call(name, access.zone, partial(phones.normalised, region="RU"))
+    return NewRecording(
+        id=new_id(),
+        owner_id=access.owner_id,
+        mailbox_id=access.id,
+        mail_message_id=claimed.id,
+        part=spooled.part.number,
+        object_key=key,
+        name=name or f"recording-{claimed.uid}",
+        content_type=content_type,
+        size=spooled.size,
+        sha256=spooled.sha256,
+        from_number=call.from_number if call else None,
+        to_number=call.to_number if call else None,
+        started_at=call.started_at if call else None,
+        received_at=claimed.received_at or datetime.now(UTC),
+        warning=None if spooled.content_type else audio.AudioWarning.NOT_AUDIO,
+        heard=spooled.content_type is None,
+        job_id=job_id,
     )
 
 

@@ -73,6 +73,7 @@ class _Client(IMAPClient):  # type: ignore[misc]  # the library has no types
         tls = access.security is Security.TLS
         super().__init__(access.host, access.port, ssl=tls, timeout=settings().mailbox_seconds)
         self.normalise_times = False  # times with their zones
+        self._imap.debug = 0  # the library has everything that comes written into strings, for a log nobody keeps
 
     def _create_IMAP4(self) -> imaplib.IMAP4:  # noqa: N802  # the library's name
         context = ssl.create_default_context() if self.ssl else None
