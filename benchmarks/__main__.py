@@ -1,6 +1,6 @@
 """``make bench``: every benchmark, one after another; figures go to the terminal and to benchmarks/results/."""
 
-from benchmarks import inspection, pipeline, recovery, upload
+from benchmarks import fetching, inspection, pipeline, recovery, upload
 from benchmarks.measure import machine
 
 print("machine:", ", ".join(f"{name} {value}" for name, value in machine().items()))
@@ -8,3 +8,4 @@ pipeline.main()
 recovery.main()
 upload.main()
 inspection.main()
+fetching.main()

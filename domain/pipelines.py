@@ -70,6 +70,7 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
     # Raises Invalid or a subclass that names the field.
     read_params: Callable[[Mapping[str, Any], Settings], dict[str, Any]] = takes_nothing
     tell_cancelled: Tell | None = None
+    takes_file: bool = True  # else a job of it is queued without one
 
     def step(self, name: str) -> Step:
         return self.steps[self._index(name)]

@@ -92,6 +92,7 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     owns_input: bool = False
     parent_id: UUID | None = None
     priority: Priority = Priority.NORMAL
+    takes_file: bool = True  # else it is queued without one
 
 
 class Ordered(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,17 +104,18 @@ class Ordered(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def create(connection: Connection, job: NewJob, *, limit: int, republish: float) -> Ordered:
-    """A job in `queued` when it has its file, in `pending` when it has not. Needs a transaction.
+    """A job in `queued` when it has its file or needs none, in `pending` when it waits for one. Needs a transaction.
 
     It is its turn when fewer than ``limit`` of its owner's jobs are under way; else it waits to be admitted.
 
     Raises:
         NotFound: the file it names was deleted meanwhile.
     """
-    values = msgspec.structs.asdict(job) | {"params": msgspec.json.encode(job.params).decode()}
+    values = {name: value for name, value in msgspec.structs.asdict(job).items() if name != "takes_file"}
+    values |= {"params": msgspec.json.encode(job.params).decode()}
     values["priority"] = RANKS[job.priority]
     values["request_id"] = structlog.contextvars.get_contextvars().get("request_id")
-    if job.input_file_id is None:
+    if job.input_file_id is None and job.takes_file:
         return _ordered(connection.execute(_create, values).one())
     admission.lock(connection, job.owner_id)
     try:
@@ -157,18 +159,26 @@ def cancel(connection: Connection, job_id: UUID, owner_id: UUID | None) -> tuple
     return connection.execute(_ask_to_cancel, values).rowcount == 1, None
 
 
-def rerun(connection: Connection, job_id: UUID, owner_id: UUID | None, new_id: UUID, first_step: str) -> NewJob | None:
+def rerun(
+    connection: Connection,
+    job_id: UUID,
+    owner_id: UUID | None,
+    new_id: UUID,
+    first_step: str,
+    *,
+    takes_file: bool = True,
+) -> NewJob | None:
     """A new job like that one, not stored yet; None when there is no such job.
 
     Raises:
-        Conflict: it has not ended yet, or never had a file.
+        Conflict: it has not ended yet, or never had the file it works on.
     """
     row = connection.execute(_rerun, {"id": job_id, "owner_id": owner_id}).one_or_none()
     if row is None:
         return None
     if row.status not in FINAL:
         raise Conflict(reason=f"the job has not ended yet (it is {row.status}); cancel it first")
-    if row.input_file_id is None:
+    if row.input_file_id is None and takes_file:
         raise Conflict(reason="the job never had a file to work on")
     return NewJob(
         id=new_id,
@@ -182,6 +192,7 @@ def rerun(connection: Connection, job_id: UUID, owner_id: UUID | None, new_id: U
         owns_input=row.owns_input,
         parent_id=job_id,
         priority=next(priority for priority, rank in RANKS.items() if rank == row.priority),
+        takes_file=takes_file,
     )
 
 
