@@ -108,9 +108,7 @@ def _complete(job_id: UUID, completion: Completion) -> Job:
         reached("signal.committed", job_id)
         events.announce([(moved.owner_id, moved.event)])
         if moved.step and not moved.held:  # held: the worker that has just submitted it goes on by itself
-            dispatch.publish_or_leave_to_sweep(
-                Due(job_id=job_id, kind=moved.kind, step=moved.step, lane=moved.lane)
-            )
+            dispatch.publish_or_leave_to_sweep(Due(job_id=job_id, kind=moved.kind, step=moved.step, lane=moved.lane))
         if moved.backlog:
             dispatch.admit(moved.owner_id)
     with autocommit() as connection:
