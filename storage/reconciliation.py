@@ -2,7 +2,7 @@
 
 An upload writes its object first and its row afterwards, so an object without a row may be about to get one. Its age
 makes that unlikely. What makes it impossible is the table ``leftovers``: a key stands there, committed, before its
-object is deleted, and ``storage.files.insert`` (``storage.recordings.keeping.insert``) refuses such a key. Both sides
+object is deleted, and ``storage.files.insert`` (``storage.recordings.keeping.keep``) refuses such a key. Both sides
 are in order because the sweep locks the table of files for the moment it looks: a row that is about to be committed is
 waited for and seen, and one that comes later sees the fence.
 """

@@ -10,23 +10,37 @@ from sqlalchemy import Connection, select, text
 
 from domain.errors import NotFound, StorageUnavailable
 from domain.recordings.audio import MatchStatus, Recording
+from domain.recordings.mailboxes import MessageState, Skipped
 from storage.recordings.tables import recordings
 
+# What a message is that gave no recording of its own; skipped for any other reason.
+_WITHOUT = {None: MessageState.DUPLICATE, Skipped.UNREADABLE: MessageState.FAILED}
 LISTENS = 3  # attempts; what takes its worker with it so often is not listened to again
 
 _columns = [recordings.c[name] for name in Recording.__struct_fields__ if name != "listened"]
 _seen = [*_columns, recordings.c.heard.label("listened")]
 _known = text("SELECT sha256 FROM recordings WHERE owner_id = :owner_id AND sha256 = ANY(:digests)")
-# The key is fenced when so much time has passed since it was written that the object may be gone
-# (storage.reconciliation).
-_insert = text("""
-    INSERT INTO recordings (id, owner_id, mailbox_id, mail_message_id, part, object_key, name, content_type, size,
-        sha256, from_number, to_number, started_at, received_at, warning, heard, job_id)
-    SELECT :id, :owner_id, :mailbox_id, :mail_message_id, :part, :object_key, :name, :content_type, :size, :sha256,
-        :from_number, :to_number, CAST(:started_at AS timestamptz), :received_at, :warning, :heard, :job_id
-    WHERE NOT EXISTS (SELECT FROM leftovers WHERE key = :object_key)
-    ON CONFLICT (owner_id, sha256) DO NOTHING RETURNING id""")
-_fenced = text("SELECT EXISTS (SELECT FROM leftovers WHERE key = :key)")
+# A message and all that is kept of it, in one statement: nothing when it is done with already (of two at once, one is
+# too late), and nothing when a key is fenced because so much time has passed since it was written that the object may
+# be gone (storage.reconciliation). The order keeps two letters with the same two recordings from a deadlock.
+_keep = text("""
+    WITH held AS (
+        SELECT FROM mail_messages WHERE id = :message_id AND state = 'claimed'
+            AND NOT EXISTS (SELECT FROM leftovers WHERE key = ANY(:keys)) FOR NO KEY UPDATE),
+    kept AS (
+        INSERT INTO recordings (id, owner_id, mailbox_id, mail_message_id, part, object_key, name, content_type, size,
+            sha256, from_number, to_number, started_at, received_at, warning, heard, job_id)
+        SELECT new.id, new.owner_id, new.mailbox_id, :message_id, new.part, new.object_key, new.name, new.content_type,
+            new.size, new.sha256, new.from_number, new.to_number, new.started_at, new.received_at, new.warning,
+            new.heard, new.job_id
+        FROM jsonb_populate_recordset(CAST(NULL AS recordings), CAST(:new AS jsonb)) AS new, held ORDER BY new.sha256
+        ON CONFLICT (owner_id, sha256) DO NOTHING RETURNING id)
+    UPDATE mail_messages SET finished_at = now(),
+        state = CASE WHEN EXISTS (SELECT FROM kept) THEN 'stored' ELSE :state END,
+        reason = CASE WHEN EXISTS (SELECT FROM kept) THEN :said ELSE :reason END
+    FROM held WHERE mail_messages.id = :message_id
+    RETURNING (SELECT array_agg(id) FROM kept) AS ids""")
+_fenced = text("SELECT key FROM leftovers WHERE key = ANY(:keys) LIMIT 1")
 _of_job = text("SELECT id FROM recordings WHERE job_id = :job_id AND status = 'unmatched' ORDER BY id")
 _delete = text("""
     DELETE FROM recordings WHERE id = :id AND (CAST(:owner_id AS uuid) IS NULL OR owner_id = :owner_id)
@@ -52,7 +66,6 @@ class NewRecording(msgspec.Struct, frozen=True, kw_only=True):
     id: UUID
     owner_id: UUID
     mailbox_id: UUID
-    mail_message_id: UUID
     part: str
     object_key: str
     name: str
@@ -92,17 +105,29 @@ def known(connection: Connection, owner_id: UUID, digests: Sequence[str]) -> set
     return set(connection.execute(_known, {"owner_id": owner_id, "digests": list(digests)}).scalars())
 
 
-def insert(connection: Connection, new: NewRecording) -> bool:
-    """False when the owner has the same audio already; then nothing names the object. Needs a transaction.
+def keep(
+    connection: Connection, message_id: UUID, new: Sequence[NewRecording], reason: Skipped | None
+) -> list[NewRecording]:
+    """Finish a message with its recordings; those whose objects nothing names are the answer: the owner has the same
+    audio already, or another process was first. ``reason`` says why there are not more of them.
 
     Raises:
-        StorageUnavailable: its object counts as a leftover and may be gone.
+        StorageUnavailable: an object counts as a leftover and may be gone; nothing was done.
     """
-    if connection.execute(_insert, msgspec.structs.asdict(new)).first() is not None:
-        return True
-    if connection.execute(_fenced, {"key": new.object_key}).scalar_one():
-        raise StorageUnavailable(retry_after=1, key=new.object_key)
-    return False
+    keys = [one.object_key for one in new]
+    values = {
+        "message_id": message_id,
+        "keys": keys,
+        "new": msgspec.json.encode(new).decode(),
+        "said": reason and str(reason),
+        "reason": str(reason or Skipped.SAME_AUDIO),
+        "state": str(_WITHOUT.get(reason, MessageState.SKIPPED)),
+    }
+    row = connection.execute(_keep, values).one_or_none()
+    if row is None and (fenced := connection.execute(_fenced, {"keys": keys}).scalar()) is not None:
+        raise StorageUnavailable(retry_after=1, key=fenced)
+    kept = set(row.ids or ()) if row is not None else set()
+    return [one for one in new if one.id not in kept]
 
 
 def of_job(connection: Connection, job_id: UUID) -> list[UUID]:

@@ -33,7 +33,7 @@ _before = text("""
         GROUP BY uidvalidity, fingerprint) AS counted
     GROUP BY fingerprint""")
 _to_fetch = text("""
-    SELECT id, uid, parts, received_at FROM mail_messages
+    SELECT id, uid, parts, received_at, failures FROM mail_messages
     WHERE mailbox_id = :mailbox_id AND folder = :folder AND uidvalidity = :uidvalidity AND state = 'claimed'
         AND uid > :after ORDER BY uid LIMIT :limit""")
 _counts = text("""
@@ -43,16 +43,12 @@ _counts = text("""
 _give_up_old = text("""
     UPDATE mail_messages SET state = 'skipped', reason = 'gone', finished_at = now()
     WHERE mailbox_id = :mailbox_id AND state = 'claimed' AND (folder <> :folder OR uidvalidity <> :uidvalidity)""")
-_finish = text("""
-    UPDATE mail_messages SET state = :state, reason = :reason, finished_at = now()
-    WHERE id = :id AND state = 'claimed'""")
 _failed = text("""
     UPDATE mail_messages SET failures = failures + 1,
         state = CASE WHEN failures + 1 >= :tries THEN 'failed' ELSE state END,
         reason = CASE WHEN failures + 1 >= :tries THEN :reason ELSE reason END,
         finished_at = CASE WHEN failures + 1 >= :tries THEN now() END
-    WHERE id = :id AND state = 'claimed'""")
-_hold = text("SELECT FROM mail_messages WHERE id = :id AND state = 'claimed' FOR NO KEY UPDATE")
+    WHERE id = ANY(:ids) AND state = 'claimed'""")
 _to_act = text("""
     SELECT id, uid FROM mail_messages
     WHERE mailbox_id = :mailbox_id AND folder = :folder AND uidvalidity = :uidvalidity
@@ -73,6 +69,7 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     uid: int
     parts: list[Part]
     received_at: datetime | None
+    failures: int
 
 
 def known(connection: Connection, place: Place, uids: Sequence[int]) -> set[int]:
@@ -141,18 +138,9 @@ def counts(connection: Connection, mailbox_id: UUID, job_id: UUID) -> tuple[int,
     return row.done, row.total
 
 
-def hold(connection: Connection, message_id: UUID) -> bool:
-    """Whether it is still to be done, held until the end of the transaction: of two at once, one is too late."""
-    return connection.execute(_hold, {"id": message_id}).first() is not None
-
-
-def finish(connection: Connection, message_id: UUID, state: MessageState, reason: Skipped | None = None) -> None:
-    connection.execute(_finish, {"id": message_id, "state": str(state), "reason": reason and str(reason)})
-
-
-def note_failure(connection: Connection, message_id: UUID, reason: Skipped) -> None:
-    """It could not be read this time; the third time is the last."""
-    connection.execute(_failed, {"id": message_id, "reason": str(reason), "tries": TRIES})
+def note_failure(connection: Connection, ids: Sequence[UUID], reason: Skipped) -> None:
+    """They could not be read this time; the third time is the last."""
+    connection.execute(_failed, {"ids": list(ids), "reason": str(reason), "tries": TRIES})
 
 
 def to_act(connection: Connection, place: Place, limit: int) -> list[tuple[UUID, int]]:

@@ -7,12 +7,13 @@ only the after-action is left, and is made up for at the next visit.
 """
 
 import time
+from collections.abc import Iterator, Sequence
+from functools import partial
 from uuid import UUID
-
-import structlog
 
 from domain.errors import MailboxLoginRefused, MailboxRefused, MailboxUnreachable
 from domain.pipelines import Context, Done, Failed, JobInStep, Later, Outcome
+from domain.recordings.mail import Part
 from domain.recordings.mailboxes import Skipped
 from storage.configuration import settings
 from storage.database import autocommit
@@ -21,14 +22,13 @@ from storage.recordings import messages
 from storage.recordings.imap import Gone, Session
 from storage.recordings.mailboxes import Access
 from storage.recordings.messages import Claimed, Place
-from workers.recordings.parts import Empty, Spooled, TooLarge, read_part
+from workers.recordings.parts import read
 from workers.recordings.poll import mailbox, note_failure, visit
 from workers.recordings.storing import Storing
 
 BATCH = 20  # messages between two rounds of after-actions
 RUN_SECONDS = 200.0  # then the step puts itself off and goes on: below STEP_SECONDS and Celery's hard limit
-
-_log = structlog.get_logger()
+TOGETHER = 4 * 1024**2  # bytes, encoded: so much of small attachments is asked for in one command
 
 
 def fetch(job: JobInStep, context: Context) -> Outcome:
@@ -63,41 +63,82 @@ def _all(session: Session, access: Access, place: Place, job: JobInStep, context
         if not some:
             return True
         with Storing(access, job, context) as storing:
-            for number, claimed in enumerate(some):
-                context.progress(done + number, max(total, 1), f"{done + number} of {total} messages")
+            for group in _together(some):
+                context.progress(done, max(total, 1), f"{done} of {total} messages")
                 if time.monotonic() > deadline:
                     break
-                _read(session, claimed, context, storing)
+                _read(session, group, context, storing)
+                done += len(group)
         _act(session, access, place)
         if time.monotonic() > deadline:
             return False
         at = some[-1].uid
 
 
-def _read(session: Session, claimed: Claimed, context: Context, storing: Storing) -> None:
-    """Read one message to its end. What is wrong with it is recorded, and is no reason to stop."""
-    spooled: list[Spooled] = []
-    reason: Skipped | None = None
+def _together(some: Sequence[Claimed]) -> Iterator[list[Claimed]]:
+    """Messages whose only attachments are small and stand at the same place, as many as may come in one answer.
+
+    One that broke off a visit before comes alone: so it is known which one it is.
+    """
+    group: list[Claimed] = []
+    octets = 0
+    for one in some:
+        part = one.parts[0]
+        alone = len(one.parts) > 1 or one.failures > 0 or not 0 < part.octets <= TOGETHER
+        octets += part.octets
+        if group and (alone or octets > TOGETHER or part.number != group[0].parts[0].number):
+            yield group
+            group, octets = [], part.octets
+        group.append(one)
+        if alone:
+            yield group
+            group, octets = [], 0
+    if group:
+        yield group
+
+
+def _read(session: Session, group: Sequence[Claimed], context: Context, storing: Storing) -> None:
+    """Read some messages to their ends. What is wrong with one of them is recorded, and is no reason to stop."""
     try:
-        for part in claimed.parts:
-            spooled.append(read_part(session, claimed, part, context))  # noqa: PERF401  # each as it is there
-    except Gone:
-        reason = Skipped.GONE
-    except TooLarge:
-        reason = Skipped.TOO_LARGE
-    except Empty:
-        reason = Skipped.EMPTY
-    except ValueError as error:
-        _log.warning("message_unreadable", uid=claimed.uid, error=str(error))
-        reason = Skipped.UNREADABLE
-    except (MailboxUnreachable, MailboxRefused) as error:
-        # for the moment, or at this very message each time: it is tried again by the next jobs, not for ever
-        with autocommit() as connection:
-            messages.note_failure(connection, claimed.id, Skipped.UNREADABLE)
-        if isinstance(error, MailboxRefused):
-            return
+        answers = session.parts([one.uid for one in group], group[0].parts[0].number) if len(group) > 1 else None
+    except MailboxRefused:
+        # over one of them, perhaps: each by itself
+        for one in group:
+            _read(session, [one], context, storing)
+        return
+    except MailboxUnreachable:
+        _note_failures(group)
         raise
-    storing.take(claimed, spooled, reason)
+    if answers is not None:
+        for one in group:
+            storing.take(one, partial(read, one, partial(_answered, answers.pop(one.uid, None)), context))
+        return
+    (claimed,) = group
+    try:
+        letter = read(claimed, partial(_pieces, session, claimed.uid), context)
+    except MailboxRefused:
+        _note_failures(group)
+        return
+    except MailboxUnreachable:
+        _note_failures(group)
+        raise
+    storing.take(claimed, lambda: letter)
+
+
+def _pieces(session: Session, uid: int, part: Part) -> Iterator[bytes]:
+    return session.pieces(uid, part.number, part.octets)
+
+
+def _answered(encoded: bytes | None, _: Part) -> list[bytes]:
+    if encoded is None:
+        raise Gone
+    return [encoded]
+
+
+def _note_failures(group: Sequence[Claimed]) -> None:
+    """For the moment, or at one of them each time: they are tried again by the next jobs, not for ever."""
+    with autocommit() as connection:
+        messages.note_failure(connection, [one.id for one in group], Skipped.UNREADABLE)
 
 
 def _act(session: Session, access: Access, place: Place) -> None:

@@ -1,31 +1,36 @@
 """One attachment: decoded into a temporary file, judged by its first bytes, and uploaded unless it is known."""
 
 import tempfile
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
-from typing import IO, cast
+from typing import IO, NamedTuple, cast
 from uuid import UUID
 
 import msgspec
+import structlog
 
 from domain.identity import new_id
 from domain.pipelines import Context
 from domain.recordings import audio, phones
 from domain.recordings.mail import Part
+from domain.recordings.mailboxes import Skipped
 from domain.recordings.names import read_call
 from domain.recordings.transfer import decoded
 from storage import objects
 from storage.configuration import settings
 from storage.database import autocommit
 from storage.recordings import keeping
-from storage.recordings.imap import Session
+from storage.recordings.imap import Gone
 from storage.recordings.keeping import NewRecording
 from storage.recordings.mailboxes import Access
 from storage.recordings.messages import Claimed
 
 PART_BYTES = 8 * 1024**2  # of a multipart upload, and what is held in memory at most
 IN_MEMORY = 1024 * 1024  # a shorter attachment makes no file
+
+_log = structlog.get_logger()
 
 
 class TooLarge(Exception):
@@ -46,12 +51,43 @@ class Spooled(msgspec.Struct, frozen=True, kw_only=True):
     content_type: str | None  # None: by its first bytes it is no audio
 
 
-def read_part(session: Session, claimed: Claimed, part: Part, context: Context) -> Spooled:
-    """Raises Gone, TooLarge, Empty, ValueError (its encoding is unknown), and as ``Session`` does."""
+class Letter(NamedTuple):
+    """What was read of a message, and why there is not more of it."""
+
+    spooled: list[Spooled]
+    reason: Skipped | None
+
+
+def read(claimed: Claimed, pieces: Callable[[Part], Iterable[bytes]], context: Context) -> Letter:
+    """A message's attachments, of what ``pieces`` gives for each; what is wrong with them is no reason to stop.
+
+    Raises as ``pieces`` does, but for Gone.
+    """
+    spooled: list[Spooled] = []
+    try:
+        for part in claimed.parts:
+            spooled.append(_spool(part, pieces(part), context))  # noqa: PERF401  # each as it is there
+    except Gone:
+        return Letter(spooled, Skipped.GONE)
+    except TooLarge:
+        return Letter(spooled, Skipped.TOO_LARGE)
+    except Empty:
+        return Letter(spooled, Skipped.EMPTY)
+    except ValueError as error:
+        _log.warning("message_unreadable", uid=claimed.uid, error=str(error))
+        return Letter(spooled, Skipped.UNREADABLE)
+    except BaseException:
+        for one in spooled:
+            one.file.close()
+        raise
+    return Letter(spooled, None)
+
+
+def _spool(part: Part, pieces: Iterable[bytes], context: Context) -> Spooled:
     largest, size, digest = settings().recording_max_bytes, 0, sha256()
     file = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115  # whoever stores it closes it
     try:
-        for piece in decoded(session.pieces(claimed.uid, part.number, part.octets), part.encoding):
+        for piece in decoded(pieces, part.encoding):
             context.checkpoint()
             size += len(piece)
             if size > largest:
@@ -85,7 +121,6 @@ def keep_part(
         id=new_id(),
         owner_id=access.owner_id,
         mailbox_id=access.id,
-        mail_message_id=claimed.id,
         part=spooled.part.number,
         object_key=key,
         name=name or f"recording-{claimed.uid}",
