@@ -3,6 +3,8 @@
 import binascii
 from collections.abc import Iterable, Iterator
 
+from pybase64 import b64decode
+
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
 _JUNK = bytes(byte for byte in range(256) if byte not in _ALPHABET)
 _LONGEST_LINE = 64 * 1024  # of quoted-printable; RFC 2045 allows 76
@@ -27,14 +29,14 @@ def _base64(pieces: Iterable[bytes]) -> Iterator[bytes]:
         whole = len(held) // 4 * 4
         if b"=" in held[:whole]:
             break
-        yield binascii.a2b_base64(held[:whole])
+        yield b64decode(held[:whole], validate=True)
         held = held[whole:]
     # what follows the padding is a mailing list's footer, or nothing
     end = held.find(b"=")
     rest = held if end < 0 else held[:end]
     if len(rest) % 4 == 1:
         rest = rest[:-1]  # six bits are no byte
-    yield binascii.a2b_base64(rest + b"=" * (-len(rest) % 4))
+    yield b64decode(rest + b"=" * (-len(rest) % 4), validate=True)
 
 
 def _quoted_printable(pieces: Iterable[bytes]) -> Iterator[bytes]:
