@@ -58,8 +58,14 @@ class MailServer:
 
 
 @contextlib.contextmanager
-def serving(log: Path, username: str = "recordings", password: str = PASSWORD) -> Iterator[MailServer]:
-    """A server for the length of a block. Raises StackFailed when it does not start."""
+def serving(
+    log: Path, username: str = "recordings", password: str = PASSWORD, certificate: tuple[Path, Path] | None = None
+) -> Iterator[MailServer]:
+    """A server for the length of a block; with a certificate and its key nobody signs in before STARTTLS.
+
+    Raises:
+        StackFailed: it does not start.
+    """
     port = free_port()
     command = [
         sys.executable,
@@ -69,7 +75,7 @@ def serving(log: Path, username: str = "recordings", password: str = PASSWORD) -
         HOST,
         "--port",
         str(port),
-        "--no-tls",
+        *(["--no-tls"] if certificate is None else ["--cert", str(certificate[0]), "--key", str(certificate[1])]),
     ]
     account = ["dict", "--demo-user", username, "--demo-password", password]
     with log.open("wb") as output:

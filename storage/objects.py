@@ -115,8 +115,13 @@ def _getting(key: str, headers: dict[str, str]) -> Iterator[httpx.Response]:
         response.close()
 
 
-@cache
 def _http() -> httpx.Client:
+    with _building:  # of threads that come first together each would get one of its own
+        return _one_http()
+
+
+@cache
+def _one_http() -> httpx.Client:
     return httpx.Client(timeout=httpx.Timeout(30, connect=5), trust_env=False)
 
 
@@ -345,8 +350,8 @@ def close() -> None:
     """Close the connections of this process; the next call makes new ones, by the settings of that moment."""
     for built in _clients.values():
         built.close()
-    if _http.cache_info().currsize:
-        _http().close()
+    if _one_http.cache_info().currsize:
+        _one_http().close()
     _forget_after_fork()
 
 
@@ -410,7 +415,7 @@ def _forget_after_fork() -> None:
     global _building  # noqa: PLW0603  # a lock held at the fork stays held for ever in the child
     _building = threading.Lock()
     _clients.clear()
-    _http.cache_clear()
+    _one_http.cache_clear()
 
 
 os.register_at_fork(after_in_child=_forget_after_fork)

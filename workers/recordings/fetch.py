@@ -28,7 +28,7 @@ from workers.recordings.storing import Storing
 
 BATCH = 20  # messages between two rounds of after-actions
 RUN_SECONDS = 200.0  # then the step puts itself off and goes on: below STEP_SECONDS and Celery's hard limit
-TOGETHER = 4 * 1024**2  # bytes, encoded: so much of small attachments is asked for in one command
+TOGETHER = 2 * 1024**2  # bytes, encoded: so much of small attachments is asked for in one command
 
 
 def fetch(job: JobInStep, context: Context) -> Outcome:
