@@ -93,9 +93,8 @@ def _parameter(parameters: Sequence[tuple[str, str]], wanted: str) -> str:
     for name, value in decoded:
         if name == wanted:
             try:
-                # decode_params puts quotes around plain values
-                text = collapse_rfc2231_value(value) if isinstance(value, tuple) else value.strip('"')
+                text = collapse_rfc2231_value(value)
             except (LookupError, ValueError):
                 text = str(value[-1])
-            return plain_text(text)
+            return plain_text(text.strip('"'))  # decode_params puts quotes around all of them
     return ""

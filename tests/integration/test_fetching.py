@@ -229,7 +229,7 @@ def _aged(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
 
 
 def _new(owner: UUID, mailbox: UUID, job: UUID, **more: Any) -> keeping.NewRecording:
-    values = {name: None for name in ("from_number", "to_number", "started_at", "warning")}
+    values = dict.fromkeys(("from_number", "to_number", "started_at", "warning"))
     return keeping.NewRecording(
         **values,
         **more,
