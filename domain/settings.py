@@ -149,6 +149,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     mango_allowed_ips: str = "81.88.80.132,81.88.80.133,81.88.82.36,81.88.82.44,81.88.82.45"
     recording_match_seconds: Seconds = 300.0  # between a recording and the call it is of, at most
     recording_match_days: Count = 7  # for which a recording without a call is tried again
+    call_retention_seconds: Keep = 0.0  # of a call without a recording, from its first notification
+    mango_retention_seconds: Keep = 0.0  # of the notifications of a call, from the last one
     call_sweep_seconds: Seconds = 15.0  # between two looks for what was not applied, or not matched
 
     # retention, counted from the end of the job

@@ -45,8 +45,7 @@ _asked = text(f"""
             WHERE state = 'pending' AND next_attempt_at < now() - interval '1 minute' LIMIT {MOST}) AS few)
             AS webhooks_overdue,
         (SELECT COALESCE(jsonb_object_agg(state, number), '{{}}') FROM (
-            SELECT state, count(*) AS number FROM (SELECT state FROM mail_messages LIMIT {MOST}) AS few
-            GROUP BY state) AS counted) AS mail_messages,
+            SELECT state, sum(number) AS number FROM mail_message_counts GROUP BY state) AS counted) AS mail_messages,
         jsonb_build_object(
             'matched', (SELECT count(*) FROM (SELECT FROM recordings WHERE call_id IS NOT NULL LIMIT {MOST}) AS few),
             'unmatched', (SELECT count(*) FROM (SELECT FROM recordings WHERE status = 'unmatched' LIMIT {MOST}) AS few))

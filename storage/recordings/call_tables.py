@@ -46,6 +46,7 @@ mango_deliveries = Table(
     CheckConstraint("applied_at IS NULL OR error IS NULL", name="failed_is_not_applied"),
     Index("ix_mango_deliveries_entry_id", "entry_id", postgresql_where=text("entry_id IS NOT NULL")),
     Index("ix_mango_deliveries_waiting", "id", postgresql_where=text("applied_at IS NULL AND error IS NULL")),
+    Index("ix_mango_deliveries_received_at", "received_at"),
     Index("ix_mango_deliveries_failed", "id", postgresql_where=text("error IS NOT NULL")),
 )
 
@@ -78,6 +79,7 @@ calls = Table(
     CheckConstraint("direction IN ('internal', 'inbound', 'outbound')", name="direction_is_known"),
     CheckConstraint("outcome IN ('in_progress', 'answered', 'unanswered')", name="outcome_is_known"),
     Index("ix_calls_began_at", "began_at"),
+    Index("ix_calls_created_at", "created_at"),
     Index("ix_calls_answered_at", "answered_at"),
     Index("ix_calls_names", "from_names", "to_names", postgresql_using="gin"),
 )

@@ -19,7 +19,7 @@ from storage.recordings.call_tables import call_legs
 # No column of the key is set: the lock is one that a recording's reference to the call does not wait for.
 _hold = text("""
     INSERT INTO calls (id, entry_id) VALUES (:id, :entry_id)
-    ON CONFLICT (entry_id) DO UPDATE SET updated_at = clock_timestamp() RETURNING id""")
+    ON CONFLICT (entry_id) DO UPDATE SET updated_at = clock_timestamp() RETURNING id, (xmax = 0) AS new""")
 _SIDES = ("from", "to", "line")
 _write = text(f"""
     UPDATE calls SET direction = :direction, outcome = :outcome, began_at = :began_at, answered_at = :answered_at,
@@ -63,9 +63,13 @@ def apply(connection: Connection, entry_id: str, delivery_ids: Sequence[int]) ->
     Whoever applies another delivery of the same call waits for the end of it and then sees what this one has seen, so
     the last to write has read everything.
     """
-    call_id: UUID = connection.execute(_hold, {"id": new_id(), "entry_id": entry_id}).scalar_one()
+    held = connection.execute(_hold, {"id": new_id(), "entry_id": entry_id}).one()
+    call_id: UUID = held.id
     mango.applied(connection, delivery_ids, entry_id)
-    told = [messages.read(one.kind, one.raw) for one in mango.of_entry(connection, entry_id)]
+    deliveries = mango.of_entry(connection, entry_id)
+    if not held.new and {one.id for one in deliveries} <= set(delivery_ids):
+        return call_id  # what the call was made of is not kept any more: it stays as it is, whatever comes so late
+    told = [messages.read(one.kind, one.raw) for one in deliveries]
     call, legs = folded(entry_id, [one for one in told if one is not None])
     connection.execute(_write, {"id": call_id, **_values(call, legs)})
     connection.execute(_forget_legs, {"id": call_id})

@@ -95,6 +95,15 @@ mail_messages = Table(
     Index("ix_mail_messages_job_id", "job_id"),
 )
 
+# Written by triggers: what each statement has changed. The sum by state is the number of messages.
+mail_message_counts = Table(
+    "mail_message_counts",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=True),
+    Column("state", Text, nullable=False),
+    Column("number", BigInteger, nullable=False),
+)
+
 recordings = Table(
     "recordings",
     metadata,
