@@ -36,13 +36,13 @@ def main(file: Path | None = None) -> None:
     with recordings.world() as world, _stack(world) as (url, flower, ours):
         console.print(f"[dim]stack ready after {time.perf_counter() - began:.1f} s[/]")
         with _one_error(), Client(url) as client:
-            _sign_in(client)
+            owner_id = _sign_in(client)
             job = _watch(client, _upload(client, file))
             if error := job.error:
                 raise StackFailed(f"the job failed in {error.stage} with {error.code}: {error.message}")
             show_results(console, job, client.result_page(job))
         if ours:  # a stack that runs already knows nothing of the demo's mail server
-            recordings.show(console, url, world)
+            recordings.show(console, url, world, owner_id)
         _show_addresses(url, flower, job.id)
         console.print("[dim]stopping everything this demo started[/]")
     console.print(f"[dim]done after {time.perf_counter() - began:.1f} s[/]")
@@ -59,7 +59,10 @@ def _stack(world: recordings.World) -> Iterator[tuple[str, str, bool]]:
             return
     console.print("starting PostgreSQL, Redis, S3, the API, workers, beat, Flower and the ML service …")
     with running(DATA_DIR, env=world.settings()) as stack:
-        yield stack.url, f"http://127.0.0.1:{stack.env['FLOWER_PORT']}", True
+        try:
+            yield stack.url, f"http://127.0.0.1:{stack.env['FLOWER_PORT']}", True
+        finally:
+            world.leave(stack.env["DATABASE_URL"])
 
 
 @contextlib.contextmanager
@@ -72,11 +75,12 @@ def _one_error() -> Iterator[None]:
         raise StackFailed(str(error)) from None
 
 
-def _sign_in(client: Client) -> None:
+def _sign_in(client: Client) -> UUID:
     username, password = f"demo-{secrets.token_hex(4)}", secrets.token_urlsafe(16)
     client.register(username, password)
     client.login(username, password)
     console.print(f"registered and signed in as [bold]{username}[/]")
+    return client.me().id
 
 
 def _upload(client: Client, file: Path | None) -> Job:

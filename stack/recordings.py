@@ -13,9 +13,11 @@ from datetime import UTC, datetime
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import httpx
+import psycopg
 from rich.console import Console
 
 from stack import StackFailed
@@ -45,6 +47,11 @@ class World:
             "RECORDING_LISTEN_SECONDS": "1",
         }
 
+    def leave(self, database_url: str) -> None:
+        """Take the admin away again: the database stays, perhaps a real one, and nobody wants an unknown admin there."""
+        with psycopg.connect(database_url, autocommit=True) as connection:
+            connection.execute("DELETE FROM accounts WHERE username = %s", [self.admin["username"]])
+
 
 @contextlib.contextmanager
 def world() -> Iterator[World]:
@@ -53,8 +60,10 @@ def world() -> Iterator[World]:
         yield World(mail)
 
 
-def show(console: Console, url: str, world: World) -> None:
+def show(console: Console, url: str, world: World, owner_id: UUID) -> None:
     """A call is told of by the exchange, its recording comes by mail, and is fetched, matched and listened to.
+
+    The recording is the owner's, as whatever else the demo leaves.
 
     Raises:
         StackFailed: it is not, within a minute.
@@ -68,7 +77,7 @@ def show(console: Console, url: str, world: World) -> None:
         for kind, message in inbound_call(CALLER, LINE, began_at, talk_seconds=12):
             exchange.send(kind, message).raise_for_status()
         console.print(f"\nthe exchange told of a call of [bold]+{CALLER}[/] to [bold]+{LINE}[/]")
-        order = {**world.mail.order(), "poll_seconds": 86400}
+        order = {**world.mail.order(), "poll_seconds": 86400, "owner_id": str(owner_id)}
         mailbox = http.post("/mailboxes", json=order).raise_for_status().json()
         try:
             http.post("/recordings/download", params={"mailbox_id": mailbox["id"]}).raise_for_status()

@@ -16,6 +16,7 @@ from stack.imap import MailServer, serving
 from stack.up import ROOT, Stack, running
 from tests.brokers import broker_env
 from tests.client import User
+from tests.faults.proxy import Proxy
 from tests.mailbox_corpus import Letter, big, digest, letters, sound, wanted
 from tests.receiver import until
 from tests.unit.test_openapi import NEEDED
@@ -337,6 +338,25 @@ def test_a_big_attachment_goes_through(admin: User, house: Stack, rows: Rows, ma
     assert job["status"] == "succeeded"
     (recording,) = kept(admin)
     assert (recording["sha256"], recording["size"]) == (digest(letter.audio[0]), len(letter.audio[0]))
+
+
+def test_a_cancelled_job_stops_between_messages_and_another_goes_on(admin: User, rows: Rows, mail: MailServer) -> None:
+    some = [letter for seed in range(12) for letter in big(100 + seed, 600 * 1024)]  # two in a command at most
+    folder = folder_with(mail, "cancelled", *(one.raw for one in some))
+    with Proxy(mail.port) as proxy:
+        proxy.faults.bytes_per_second = 1.5e6  # all of it would take seven seconds
+        mailbox_id = watched(admin, mail, folder, port=proxy.port)
+        until(lambda: kept(admin) or standing(admin, mailbox_id)["stored"])
+        job = standing(admin, mailbox_id)["job_id"]
+        admin.http.post(f"/jobs/{job}/cancel").raise_for_status()
+        assert admin.finished(job)["status"] == "cancelled"
+        left = standing(admin, mailbox_id)
+        assert 0 < left["stored"] < 12
+        assert left["waiting"] == 12 - left["stored"]
+        proxy.faults.bytes_per_second = None
+        assert fetched(admin, mailbox_id)["status"] == "succeeded"
+    assert {one["sha256"] for one in kept(admin)} == wanted(some)
+    assert standing(admin, mailbox_id)["stored"] == 12
 
 
 # ---------------------------------------------------------------- the schedule
