@@ -48,7 +48,7 @@ class World:
         }
 
     def leave(self, database_url: str) -> None:
-        """Take the admin away again: the database stays, perhaps a real one, and nobody wants an unknown admin there."""
+        """Take the admin away again: the database stays, perhaps a real one, and nobody wants a strange admin."""
         with psycopg.connect(database_url, autocommit=True) as connection:
             connection.execute("DELETE FROM accounts WHERE username = %s", [self.admin["username"]])
 
