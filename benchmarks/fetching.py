@@ -37,7 +37,8 @@ from workers.recordings.poll import poll
 
 KIB, MIB = 1024, 1024**2
 DESCRIBED = 50  # messages in a command, as ours
-SERVERS = {"pymap": "pymap", "dovecot": "dovecot", "postgres": "postgres", "rclone": "storage", "imap": "dovecot"}
+# Dovecot's processes end with their connections, before they could be asked
+SERVERS = {"pymap": "pymap", "postgres": "postgres", "rclone": "storage"}
 
 
 class _Watched:
