@@ -38,21 +38,33 @@ def inspect_archive(job: JobInStep, context: Context) -> Outcome:
             raise ArchiveNotZip
         return Done(message="1 file")
     read = partial(objects.read_range, file.key)
-    listing = inspect(read, file.size, _limits())
+    parts = 1 + bool(config.archive_deep_reads) + bool(config.dicom_max_members)
+    listing = inspect(
+        read,
+        file.size,
+        _limits(),
+        lambda done, total: context.progress(done, total, f"{done} of {total} entries", part=(1, parts)),
+    )
     differs = file.local_headers is not None and not walking.agrees(file.local_headers, listing.entries)
     if reads := max(config.archive_deep_reads, _READS_TO_NAME if differs else 0):
-        warning = compare_local_headers(read, file.size, listing, reads)
+        warning = compare_local_headers(
+            read,
+            file.size,
+            listing,
+            reads,
+            lambda at, size: context.progress(at, size, _compared(at, size), part=(2, max(2, parts))),
+        )
         if warning:
             listing = _with_warning(listing, warning)
     if config.dicom_max_members:
-        listing = _with_dicom(file, listing, config.dicom_max_members, context)
+        listing = _with_dicom(file, listing, config.dicom_max_members, context, parts)
     return Done(
         message=f"{listing.summary.files} files in the archive",
         effects=(partial(archives.store, job_id=job.id, listing=listing),),
     )
 
 
-def _with_dicom(file: InputFile, listing: Listing, most: int, context: Context) -> Listing:
+def _with_dicom(file: InputFile, listing: Listing, most: int, context: Context, parts: int) -> Listing:
     """The listing with what its DICOM members are; whatever is wrong with them is a warning."""
     members, total = dicom.candidates(listing.entries, most)
     slices: list[dicom.Slice] = []
@@ -60,7 +72,7 @@ def _with_dicom(file: InputFile, listing: Listing, most: int, context: Context) 
     first_unreadable = ""
     try:
         for member, head in _heads(file, members, time.monotonic() + DICOM_SECONDS):
-            context.checkpoint()
+            context.progress(read, len(members), f"{read} of {len(members)} DICOM headers", part=(parts, parts))
             read += 1
             try:
                 found = dicom.read_slice(member, head)
@@ -95,6 +107,10 @@ def _heads(file: InputFile, members: list[Member], until: float) -> Iterator[tup
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         while (batch := list(islice(rest, 4 * _AT_ONCE))) and time.monotonic() < until:
             yield from zip(batch, pool.map(head, batch), strict=True)
+
+
+def _compared(at: int, size: int) -> str:
+    return f"headers compared: {at // 10**6} of {size // 10**6} MB"
 
 
 def _with_warning(listing: Listing, warning: str) -> Listing:

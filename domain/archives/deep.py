@@ -5,6 +5,8 @@ reader that goes by them may find something else. Looking at them costs a read f
 one for each 64 KiB of smaller members; it is bounded by their number.
 """
 
+from collections.abc import Callable
+
 from domain.archives.layout import check_local_headers
 from domain.archives.ranges import RangeReader
 from domain.archives.shapes import Listing
@@ -12,13 +14,17 @@ from domain.archives.shapes import Listing
 WINDOW_BYTES = 64 * 1024
 
 
-def compare_local_headers(read: RangeReader, size: int, listing: Listing, reads: int) -> str | None:
+def compare_local_headers(
+    read: RangeReader, size: int, listing: Listing, reads: int, counted: Callable[[int, int], None] | None = None
+) -> str | None:
     """The warning that not every local header could be looked at within ``reads`` reads, None when all were.
+
+    ``counted(byte, bytes)`` is called with how far into the file the reads have come.
 
     Raises:
         ArchiveHeaderMismatch, ArchiveHiddenEntries: see the table in ``domain.archives``.
     """
-    windows = _Windows(read, size, reads)
+    windows = _Windows(read, size, reads, counted)
     check_local_headers(listing.entries, windows, listing.summary.directory_offset)
     if windows.left < 0:
         return f"local_headers: after {reads} reads the rest of the local headers was not compared"
@@ -28,8 +34,10 @@ def compare_local_headers(read: RangeReader, size: int, listing: Listing, reads:
 class _Windows:
     """A ``Peek`` that reads, a window at a time."""
 
-    def __init__(self, read: RangeReader, size: int, reads: int) -> None:
-        self._read, self._size = read, size
+    def __init__(
+        self, read: RangeReader, size: int, reads: int, counted: Callable[[int, int], None] | None = None
+    ) -> None:
+        self._read, self._size, self._counted = read, size, counted
         self._start, self._held = 0, b""
         self.left = reads  # below 0: more were wanted
 
@@ -40,5 +48,7 @@ class _Windows:
                 return None
             self.left -= 1
             self._start, self._held = start, self._read(start, min(WINDOW_BYTES, self._size - start))
+            if self._counted:
+                self._counted(start, self._size)
         piece = self._held[start - self._start : start - self._start + length]
         return piece if len(piece) == length else None
