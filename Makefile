@@ -8,7 +8,7 @@ export FILE ?=
 JOBS   ?= 3
 TESTS  ?= tests/faults/test_short_chaos.py tests/integration tests/unit
 # the ways in and out beside the main job: a target of their own keeps `make test` under five minutes
-MORE    = tests/console $(addprefix tests/integration/test_,cli.py client.py digests.py direct.py equal_files.py \
+MORE    = tests/console $(addprefix tests/integration/test_,cli.py client.py digests.py direct.py equal_files.py rough_streams.py \
 	members.py quotas.py redirects.py sessions.py slow_clients.py tus.py tus_clients.py tus_interrupted.py \
 	tus_killed.py upload_memory.py webhooks.py webhooks_live.py)
 PYTEST  = $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder

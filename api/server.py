@@ -39,6 +39,11 @@ class Wire:
         cycle.transport.write(chunk)
         return True
 
+    def cut(self) -> None:
+        """Break the connection: whoever is at its other end does not read, and what waits for it is let go."""
+        if self._cycle is not None:
+            self._cycle.transport.abort()
+
 
 def chunk_of(data: bytes) -> bytes:
     """RFC 9112, section 7.1."""

@@ -110,6 +110,8 @@ class Subscription:
         if len(messages) >= QUEUE:
             messages.clear()
             message = Ended()
+            if self._wire is not None:
+                self._wire.cut()  # the stream itself is stuck in sending, and would not notice
         messages.append(message)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)

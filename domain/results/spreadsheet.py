@@ -59,7 +59,7 @@ def read_rows(data: bytes, tall: Callable[[int], None] = lambda rows: None) -> I
         with CalamineWorkbook.from_filelike(measured) as workbook:
             del measured  # calamine has its own copy
             sheet = _first_sheet(workbook)
-            tall(sheet.total_height)
+            tall(sheet.end[0] + 1 if sheet.end else 0)  # its `total_height` leaves the last one out
             yield from sheet.iter_rows()
     except (CalamineError, ArithmeticError, LookupError, OSError, TypeError, ValueError) as error:
         raise ResultUnreadable(reason=f"not a readable XLSX workbook ({str(error)[:200]})") from None
