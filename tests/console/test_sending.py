@@ -12,7 +12,7 @@ import pytest
 from stack.up import Stack
 from tests.browser import Visitor
 from tests.console.test_jobs import CUT_OFF
-from tests.console.world import ARCHIVE, ZIP, PacedMl
+from tests.console.world import ARCHIVE, ZIP, PacedMl, job
 
 MIB = 1024**2
 
@@ -42,6 +42,11 @@ def send(visitor: Visitor, path: Path) -> None:
 
 def until_sent(visitor: Visitor, share: float) -> None:
     visitor.until(f"(document.querySelector('.sendings progress')?.value ?? 0) > {share}")
+
+
+def ended(visitor: Visitor) -> None:
+    """The one job has come to its end: nobody works for it any more when the test is over."""
+    job(visitor, "succeeded").wait_for(timeout=20_000)
 
 
 def jobs_of(visitor: Visitor) -> list[dict[str, Any]]:
@@ -99,15 +104,31 @@ def test_an_upload_goes_on_by_itself_though_the_api_dies_in_the_middle(
     page.get_by_text("It goes on by itself.").wait_for()
     visitor.picture("sending-troubled")
     network.at(-1)
-    page.locator(".job").wait_for(timeout=20_000)
-    (job,) = jobs_of(visitor)
-    assert (job["title"], job["file"]["sha256"]) == ("big.bin", hashlib.sha256(big.read_bytes()).hexdigest())
+    ended(visitor)
+    (made,) = jobs_of(visitor)
+    assert (made["title"], made["file"]["sha256"]) == ("big.bin", hashlib.sha256(big.read_bytes()).hexdigest())
     assert offsets[0] == 0
     assert offsets[-1] >= 5 * MIB, "what the API had stored was not sent again"
     assert visitor.complaints(but=(*CUT_OFF, "ERR_CONNECTION_ABORTED")) == []
 
 
-def test_after_a_reload_the_upload_is_gone_on_with_once_the_file_is_chosen(visitor: Visitor, big: Path) -> None:
+def on_a_phone(visitor: Visitor) -> None:
+    """The same in Russian, in the dark, 320 pixels wide."""
+    page = visitor.page
+    page.set_viewport_size({"width": 320, "height": 640})
+    page.emulate_media(color_scheme="dark")
+    page.get_by_role("button", name="Русский").click()
+    page.get_by_role("button", name="Выбрать файл: big.bin").wait_for()
+    visitor.picture("sending-phone")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing is cut off at the side"
+    page.get_by_role("button", name="English").click()
+    page.set_viewport_size({"width": 1200, "height": 900})
+
+
+def test_after_a_reload_the_upload_is_gone_on_with_once_the_file_is_chosen(
+    visitor: Visitor, big: Path, ml: PacedMl
+) -> None:
+    ml.on.set()
     page, network = visitor.page, Network(visitor)
     network.at(4 * MIB)
     send(visitor, big)
@@ -117,6 +138,7 @@ def test_after_a_reload_the_upload_is_gone_on_with_once_the_file_is_chosen(visit
     kept.get_by_text("begun before; choose the file again to go on").wait_for()
     assert float(kept.locator("progress").get_attribute("value") or 0) > 0
     visitor.picture("sending-kept")
+    on_a_phone(visitor)
     offsets: list[int] = []
     page.on("request", lambda one: one.method == "PATCH" and offsets.append(int(one.headers["upload-offset"])))
     choose = page.get_by_role("button", name="Choose the file: big.bin")
@@ -128,9 +150,9 @@ def test_after_a_reload_the_upload_is_gone_on_with_once_the_file_is_chosen(visit
     with page.expect_file_chooser() as chooser:
         choose.press("Enter")
     chooser.value.set_files(big)
-    page.locator(".job").wait_for(timeout=20_000)
-    (job,) = jobs_of(visitor)
-    assert job["file"]["sha256"] == hashlib.sha256(big.read_bytes()).hexdigest()
+    ended(visitor)
+    (made,) = jobs_of(visitor)
+    assert made["file"]["sha256"] == hashlib.sha256(big.read_bytes()).hexdigest()
     assert offsets
     assert min(offsets) > 0
     page.reload()
@@ -139,7 +161,8 @@ def test_after_a_reload_the_upload_is_gone_on_with_once_the_file_is_chosen(visit
     assert visitor.complaints(but=("ERR_ABORTED",)) == []
 
 
-def test_a_lost_answer_makes_no_second_job_and_a_lost_upload_is_begun_anew(visitor: Visitor) -> None:
+def test_a_lost_answer_makes_no_second_job_and_a_lost_upload_is_begun_anew(visitor: Visitor, ml: PacedMl) -> None:
+    ml.on.set()
     page = visitor.page
     seen: list[str] = []
 
@@ -155,18 +178,20 @@ def test_a_lost_answer_makes_no_second_job_and_a_lost_upload_is_begun_anew(visit
 
     page.route("**/api/v1/uploads/*", first_is_lost)
     page.locator("#files").set_input_files([ZIP])
-    page.locator(".job").wait_for()
+    ended(visitor)
     page.locator(".sendings li").wait_for(state="detached")
     assert seen[:3] == ["HEAD", "HEAD", "PATCH"]
     assert [one["title"] for one in jobs_of(visitor)] == ["образцы.zip"], "one job, whatever became of the first answer"
     assert visitor.complaints(but=("ERR_CONNECTION_RESET", "410")) == []
 
 
-def test_what_is_not_taken_says_why_and_can_be_sent_again(visitor: Visitor) -> None:
+def test_what_is_not_taken_says_why_and_can_be_sent_again(visitor: Visitor, tmp_path: Path, ml: PacedMl) -> None:
+    ml.on.set()
     page = visitor.page
-    big = {"name": "big.bin", "mimeType": "application/octet-stream", "buffer": bytes(25 * MIB)}
-    page.locator("#files").set_input_files([big, ZIP])
-    page.locator(".job").wait_for()
+    (tmp_path / "big.bin").write_bytes(bytes(25 * MIB))
+    (tmp_path / ZIP["name"]).write_bytes(ARCHIVE)
+    page.locator("#files").set_input_files([tmp_path / "big.bin", tmp_path / ZIP["name"]])
+    ended(visitor)
     failed = page.locator('.sendings [data-state="failed"]')
     failed.wait_for()
     assert failed.get_by_role("button", name="Send again: big.bin").is_visible()
