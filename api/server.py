@@ -3,6 +3,7 @@
 And with a way past ASGI for those who send the same bytes to thousands (``Wire``).
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -21,10 +22,15 @@ class Wire:
     """The connection below one answer in chunks. Through ASGI each event costs each stream a task's turn and some ten
     calls; an event that is the same for all is put into a chunk once and written to each connection from here."""
 
-    __slots__ = ("_cycle",)
+    __slots__ = ("_cycle", "gone")
 
     def __init__(self) -> None:
         self._cycle: Any = None
+        self.gone: Callable[[], None] | None = None  # called once the client has left: no task need wait for that
+
+    @property
+    def is_open(self) -> bool:
+        return self._cycle is not None and not self._cycle.disconnected
 
     def is_below(self, cycle: Any) -> None:
         self._cycle = cycle
@@ -58,6 +64,7 @@ class BoundedHeads(HttpToolsProtocol):
         self._head = 0  # bytes of a head that is not whole yet, those of the piece in which it begins left out
         self._in_head = True
         self._piece = 0
+        self._wire: Wire | None = None  # of the newest request
 
     def data_received(self, data: bytes) -> None:
         self._piece = len(data)
@@ -75,7 +82,7 @@ class BoundedHeads(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
-        wire = Wire()
+        self._wire = wire = Wire()
         extensions: dict[str, Any] = self.scope.setdefault("extensions", {})
         extensions[WIRE] = wire
         super().on_headers_complete()
@@ -84,3 +91,9 @@ class BoundedHeads(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         super().on_message_complete()
         self._in_head, self._head = True, -self._piece  # of the next request on this connection
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._wire is not None and self._wire.gone is not None:
+            self._wire.gone()
+            self._wire.gone = None

@@ -5,9 +5,10 @@ a lost connection is re-made, and every stream is told to read the table again.
 """
 
 import asyncio
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -83,7 +84,7 @@ class Subscription:
         """``seen`` is the number of the event that was sent last; it moves on with what is written to ``wire``."""
         self.seen = seen
         self._wire = wire
-        self._messages: deque[Message] = deque()
+        self._messages: list[Message] = []  # a deque takes 600 bytes when it is empty, as it nearly always is
         self._waiter: asyncio.Future[None] | None = None
 
     async def next(self) -> Message:
@@ -93,7 +94,7 @@ class Subscription:
                 await self._waiter
             finally:
                 self._waiter = None
-        return self._messages.popleft()
+        return self._messages.pop(0)
 
     def put(self, message: Message) -> None:
         messages = self._messages
@@ -147,11 +148,15 @@ class Hub:
         subscription = Subscription(seen, wire)
         self._listeners[channel].add(subscription)
         self._changed.set()
-        if self._closing:
+        if wire is not None:
+            wire.gone = partial(subscription.put, Ended())
+        if self._closing or (wire is not None and not wire.is_open):
             subscription.put(Ended())
         try:
             yield subscription
         finally:
+            if wire is not None:
+                wire.gone = None
             listeners = self._listeners[channel]
             listeners.discard(subscription)
             if not listeners:

@@ -11,6 +11,9 @@ from litestar import Request, Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, HeaderParameter, QueryParameter
 from litestar.response import Stream
+from litestar.response.base import ASGIResponse
+from litestar.response.streaming import ASGIStreamingResponse
+from litestar.types import Receive, Send
 
 from api.jobs import frames
 from api.jobs.examples import EVENTS
@@ -81,7 +84,8 @@ async def stream_events(
     if job in FINAL and seen >= last:
         return Response(None, status_code=204)
     hub: Hub = request.app.state.hub
-    return _stream(principal.id, frames.of_job(hub, job_id, min(seen, last), _wire(request)))
+    wire = _wire(request)
+    return _stream(principal.id, frames.of_job(hub, job_id, min(seen, last), wire), wire)
 
 
 @get(
@@ -123,7 +127,8 @@ async def stream_all_events(
         position = feeds.BEGINNING
     if position is not None:
         await blocking(_checked, principal.id, position)
-    return _stream(principal.id, frames.of_owner(request.app.state.hub, principal.id, position, _wire(request)))
+    wire = _wire(request)
+    return _stream(principal.id, frames.of_owner(request.app.state.hub, principal.id, position, wire), wire)
 
 
 def _wire(request: Request[Any, Any, Any]) -> Wire | None:
@@ -140,10 +145,27 @@ def _position(last_event_id: str | None, after: int | None) -> int:
     return int(last_event_id)
 
 
-def _stream(account_id: UUID, source: AsyncGenerator[Frame]) -> Stream:
+def _stream(account_id: UUID, source: AsyncGenerator[Frame], wire: Wire | None) -> Stream:
     """Raises TooManyStreams."""
     check_room(account_id)
-    return Stream(_frames(account_id, source), media_type="text/event-stream", headers=_HEADERS)
+    kind = Stream if wire is None else Unwatched
+    return kind(_frames(account_id, source), media_type="text/event-stream", headers=_HEADERS)
+
+
+class Unwatched(Stream):
+    """A stream that ends by itself when its client has gone: Litestar's own keeps a second task to wait for that."""
+
+    def to_asgi_response(self, *args: Any, **options: Any) -> ASGIResponse:
+        made = super().to_asgi_response(*args, **options)
+        made.__class__ = _Unwatched  # it has some dozen arguments, and none of them is another
+        return made
+
+
+class _Unwatched(ASGIStreamingResponse):
+    __slots__ = ()
+
+    async def send_body(self, send: Send, receive: Receive) -> None:
+        await self._stream(send)
 
 
 async def _frames(account_id: UUID, source: AsyncGenerator[Frame]) -> AsyncIterator[bytes]:

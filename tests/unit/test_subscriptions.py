@@ -15,6 +15,8 @@ class Paper(Wire):
         self.takes = True
         self.written: list[bytes] = []
 
+    is_open = True
+
     def write(self, chunk: bytes) -> bool:
         if self.takes:
             self.written.append(chunk)
