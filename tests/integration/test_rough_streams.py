@@ -107,7 +107,7 @@ class Reader:
                 taken += size
                 text = self._take(text + chunk)
             self.ended = bool(self.numbers) and self._over
-        except asyncio.IncompleteReadError:
+        except (asyncio.IncompleteReadError, ConnectionError):
             return
         finally:
             writer.transport.abort()
