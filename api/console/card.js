@@ -8,7 +8,9 @@ import { forget, isFinal, know } from "./live.js";
 // The way of a kind of job as its owner sees it; of a kind that is not named here only the present stage is shown.
 const STAGES = {
   inference: ["inspect", "submit", "waiting", "parse", "finish"],
+  recordings: ["poll", "fetch", "match"],
 };
+const WITHOUT_FILE = ["recordings"]; // kinds that have none
 const ASIDE = { ask: "waiting" }; // a stage that is part of another one, for who looks on
 
 // ``heading`` is h1 or h3; ``removed()`` is called once the job is deleted.
@@ -66,7 +68,7 @@ export function card(job, { heading, removed }) {
     }
     const focused = document.activeElement;
     actions.cancel.hidden = isFinal(fresh);
-    actions.rerun.hidden = !isFinal(fresh) || fresh.file === null;
+    actions.rerun.hidden = !isFinal(fresh) || (fresh.file === null && !WITHOUT_FILE.includes(fresh.kind));
     for (const key of Object.keys(actions)) actions[key].setAttribute("aria-label", `${say(key)}: ${fresh.title}`);
     if (focused === actions.cancel && actions.cancel.hidden) (actions.rerun.hidden ? actions.remove : actions.rerun).focus();
   }

@@ -97,6 +97,17 @@ export function about(count) {
   return new Intl.NumberFormat(locale, { style: "unit", unit, unitDisplay: "short" }).format(Math.ceil(count / length));
 }
 
+// How long something plays: 1:05, 1:00:09.
+export function clock(count) {
+  const whole = Math.round(count);
+  const two = (part) => String(part).padStart(2, "0");
+  const [hours, minutes] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60];
+  return hours ? `${hours}:${two(minutes)}:${two(whole % 60)}` : `${minutes}:${two(whole % 60)}`;
+}
+
+// A telephone number in the groups it is read in; those of other countries as they are.
+export const phone = (e164) => e164.replace(/^\+7(\d{3})(\d{3})(\d{2})(\d{2})$/, "+7 $1 $2-$3-$4");
+
 // ---------------------------------------------------------------- what is said aloud
 
 const waiting = new Map();
