@@ -108,6 +108,7 @@ function choice(one, recording) {
   const facts = [
     one.direction && sayOf("direction", one.direction),
     sayOf("was", one.outcome),
+    one.line.number && `${say("call_line")} ${phone(one.line.number)}`,
     one.talk_seconds ? `${say("call_talk")} ${clock(one.talk_seconds)}` : null,
     one.recordings.some(({ id }) => id === recording.id) ? say("call_is_its_own") : one.recordings.length ? say("call_has_one") : null,
   ];

@@ -11,6 +11,9 @@ const STAGES = {
   recordings: ["poll", "fetch", "match"],
 };
 const WITHOUT_FILE = ["recordings"]; // kinds that have none
+
+// A schedule orders it, every few minutes: nobody waits to be told of it.
+export const isScheduled = (job) => WITHOUT_FILE.includes(job.kind);
 const ASIDE = { ask: "waiting" }; // a stage that is part of another one, for who looks on
 
 // ``heading`` is h1 or h3; ``removed()`` is called once the job is deleted.
@@ -68,7 +71,7 @@ export function card(job, { heading, removed }) {
     }
     const focused = document.activeElement;
     actions.cancel.hidden = isFinal(fresh);
-    actions.rerun.hidden = !isFinal(fresh) || (fresh.file === null && !WITHOUT_FILE.includes(fresh.kind));
+    actions.rerun.hidden = !isFinal(fresh) || (fresh.file === null && !isScheduled(fresh));
     for (const key of Object.keys(actions)) actions[key].setAttribute("aria-label", `${say(key)}: ${fresh.title}`);
     if (focused === actions.cancel && actions.cancel.hidden) (actions.rerun.hidden ? actions.remove : actions.rerun).focus();
   }

@@ -1,7 +1,7 @@
 // The panel of jobs: sending files, the list with its search, and one job looked at closely.
 
 import { about, announce, button, bytes, element, percent, put, say, sayOf } from "./dom.js";
-import { card } from "./card.js";
+import { card, isScheduled } from "./card.js";
 import { list } from "./http.js";
 import { changes, isFinal, know } from "./live.js";
 import { lookAt } from "./job.js";
@@ -28,6 +28,7 @@ export function open(main, path, closed) {
 // Percentages are not read aloud, changes are, however they became known.
 function tell(job, before) {
   const { title } = job;
+  if (isScheduled(job)) return;
   if (isFinal(job)) {
     if (!isFinal(before)) announce(say("job_ended", { title, status: sayOf("status", job.status) }), job.id);
   } else if (job.stage && job.stage !== before.stage) {

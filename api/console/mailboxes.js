@@ -49,7 +49,7 @@ export function showMailboxes(main, { heard, closed, account }) {
   }
 
   heard("job", ({ job, before }) => {
-    for (const one of cards.values()) one.updateJob(job);
+    for (const one of cards.values()) one.updateJob(job, before);
     if (job.kind === "recordings" && isFinal(job) && before && !isFinal(before)) read();
   });
   closed.addEventListener("abort", () => clearTimeout(timer));
@@ -72,7 +72,8 @@ function mailboxCard(standing, { admin, closed, read }) {
   const counts = element("dl", { class: "counts" });
   const reason = element("div", { class: "reason" });
   const problem = element("p", { class: "problem", role: "alert" });
-  const seen = element("div", { role: "status" });
+  const told = element("p", { role: "status" });
+  const seen = element("div");
   const place = element("div", { class: "fetching" });
   const named = (word, work, attributes = {}) => button(say(word), () => act(work), { "aria-describedby": heading.id, ...attributes });
   const actions = {
@@ -94,6 +95,7 @@ function mailboxCard(standing, { admin, closed, read }) {
       element("div", { class: "actions" }, ...Object.values(actions)),
       problem,
       place,
+      told,
       seen,
     ),
   );
@@ -154,17 +156,21 @@ function mailboxCard(standing, { admin, closed, read }) {
     place.replaceChildren(made.node);
   }
 
-  function updateJob(job) {
-    if (fetching?.id === job.id) fetching.update(job);
+  function updateJob(job, before) {
+    if (fetching?.id !== job.id) return;
+    fetching.update(job);
+    if (isFinal(job) && !isFinal(before ?? job)) announce(say("job_ended", { title: job.title, status: sayOf("status", job.status) }), job.id);
   }
 
   async function check() {
-    put(seen, say("checking"));
+    put(told, say("checking"));
+    seen.replaceChildren();
     try {
       const found = await call("POST", `/mailboxes/${id}/check`);
+      put(told, say("check_found", { messages: number(found.messages), matching: number(found.matching) }));
       seen.replaceChildren(...drawCheck(found, heading.textContent));
     } catch (error) {
-      put(seen, "");
+      put(told, "");
       throw error;
     }
   }
@@ -186,6 +192,9 @@ function mailboxCard(standing, { admin, closed, read }) {
   return { node, update, updateJob };
 }
 
+// What the server itself said stands behind the error's own sentence, which is told in the reader's language.
+const reasonIn = (message) => message.split(": ").slice(1).join(": ");
+
 function drawReason(place, { enabled, disabled_reason, error_code, error_message, failures }) {
   const said = `${enabled} ${disabled_reason} ${error_message} ${failures}`;
   if (place.dataset.said === said) return;
@@ -196,13 +205,13 @@ function drawReason(place, { enabled, disabled_reason, error_code, error_message
     ...(error_code
       ? [
           element("p", { class: "message" }, sayOf("fault", error_code), failures > 1 ? ` (${say("in_a_row", { count: number(failures) })})` : ""),
-          element("p", { class: "note" }, element("span", { lang: "en" }, error_message), " ", element("a", { href: `/docs/errors#${error_code}` }, element("code", {}, error_code))),
+          element("p", { class: "note" }, element("span", { lang: "en" }, reasonIn(error_message)), " ", element("a", { href: `/docs/errors#${error_code}` }, element("code", {}, error_code))),
         ]
       : []),
   );
 }
 
-function drawCheck({ folders, messages, matching, candidates }, name) {
+function drawCheck({ folders, candidates }, name) {
   const heads = ["candidate_subject", "candidate_sender", "candidate_received", "candidate_names", "size"];
   const rows = candidates.map((one) =>
     element(
@@ -216,7 +225,6 @@ function drawCheck({ folders, messages, matching, candidates }, name) {
     ),
   );
   return [
-    element("p", {}, say("check_found", { messages: number(messages), matching: number(matching) })),
     rows.length
       ? element(
           "div",

@@ -1,7 +1,7 @@
 // One recording as a card: who spoke with whom, the player, what is known of it, and the call it is of. Updated in place,
 // so that what plays goes on.
 
-import { announce, button, bytes, clock, element, moment, percent, phone, put, say, sayOf } from "./dom.js";
+import { announce, ask, button, bytes, clock, element, moment, percent, phone, put, say, sayOf } from "./dom.js";
 import { chooseCall, describeCall } from "./calls.js";
 import { API, Problem, call } from "./http.js";
 
@@ -16,7 +16,7 @@ export function recordingCard(recording, boxes) {
   const known = element("div", {});
   const shown = element("details", { class: "options" }, element("summary", {}, say("call")), known);
   const link = button("", () => act(choose));
-  const unlink = button(say("unlink"), () => act(() => putTo(null)), { "aria-describedby": heading.id });
+  const unlink = button(say("unlink"), () => act(takeOff), { "aria-describedby": heading.id });
   link.setAttribute("aria-describedby", heading.id);
   const whole = element(
     "article",
@@ -75,6 +75,11 @@ export function recordingCard(recording, boxes) {
     if (chosen) await putTo(chosen.id);
   }
 
+  // Asked, because an owner who is no admin may not see the call any more once it has no recording of theirs.
+  async function takeOff() {
+    if (await ask(say("unlink_question"), say("unlink"), say("keep"))) await putTo(null);
+  }
+
   async function putTo(call_id) {
     await call("POST", `/recordings/${id}/link`, { json: { call_id } });
     update(await call("GET", `/recordings/${id}`));
@@ -88,26 +93,41 @@ export function recordingCard(recording, boxes) {
 
 function parties({ from_number, to_number, name }) {
   if (!from_number && !to_number) return [name];
-  const side = (number) => (number ? phone(number) : say("number_unknown"));
+  const side = (number) => element("span", { class: "phone" }, number ? phone(number) : say("number_unknown"));
   const arrow = element("span", { "aria-hidden": "true" }, " → ");
-  return [side(from_number), arrow, element("span", { class: "unseen" }, say("calls_to")), side(to_number)];
+  return [side(from_number), arrow, element("span", { class: "unseen" }, ` ${say("calls_to")} `), side(to_number)];
 }
 
 function player({ id, name, from_number, to_number, warning }, problem) {
   const source = `${API}/recordings/${id}/audio`;
-  const file = () => element("p", {}, element("a", { class: "button", href: source, download: name }, say("download_recording")));
-  if (warning === "not_audio") return file();
+  const file = element("p", {}, element("a", { class: "button", href: source, download: name }, say("download_recording")));
+  if (warning === "not_audio") return file;
   const who = from_number || to_number ? `${from_number ?? ""} → ${to_number ?? ""}` : name;
   const audio = element("audio", { controls: true, preload: "none", src: source, "aria-label": say("recording_of", { who }) });
   // two voices at once are none
   audio.addEventListener("play", () => {
     for (const other of document.querySelectorAll("audio")) if (other !== audio) other.pause();
   });
-  audio.addEventListener("error", () => {
-    put(problem, say("not_playable"));
-    audio.replaceWith(file());
+  // The element does not say whether it was the audio, the connection or the session: a HEAD does, and counts as no listening.
+  audio.addEventListener("error", async () => {
+    const [at, code] = [audio.currentTime, audio.error?.code];
+    audio.load(); // it can be started again, from there
+    audio.currentTime = at;
+    try {
+      await call("HEAD", `/recordings/${id}/audio`);
+      if (code === MediaError.MEDIA_ERR_NETWORK) throw new Problem(0, null);
+      file.hidden = false;
+      put(problem, say("not_playable"));
+    } catch (error) {
+      put(problem, say("went_wrong", { reason: error.message }));
+    }
   });
-  return audio;
+  audio.addEventListener("playing", () => {
+    file.hidden = true;
+    put(problem, "");
+  });
+  file.hidden = true;
+  return element("div", {}, audio, file);
 }
 
 function factsOf({ started_at, received_at, duration_seconds, speech_share, listened, size, mailbox_id }, boxes) {
@@ -116,7 +136,7 @@ function factsOf({ started_at, received_at, duration_seconds, speech_share, list
     duration_seconds === null ? "" : element("span", { class: "duration" }, `${say("duration")} ${clock(duration_seconds)}`),
     speech_share === null ? "" : element("span", { class: "speech" }, say("speech", { share: percent(Math.round(speech_share * 100)) })),
     listened ? "" : say("not_listened"),
-    bytes(size),
+    element("span", {}, bytes(size)),
     boxes.get(mailbox_id) ?? "",
   ].filter(Boolean);
   return facts.flatMap((one, place) => (place ? [" · ", one] : [one]));

@@ -3,12 +3,12 @@
 import { button, element, put, say, sayOf } from "./dom.js";
 import { call, list } from "./http.js";
 import { changes, isFinal } from "./live.js";
-import { showMailboxes } from "./mailboxes.js";
 import { recordingCard } from "./recording.js";
 
 const SHOWN = 20;
 const STATES = ["matched", "unmatched"];
-const LISTENED_MS = 2000; // what has just come is listened to some seconds later
+const LISTENED_MS = 2000; // what has just come is listened to some seconds later,
+const LISTENED_MOST_MS = 60_000; // or never, where nothing is there to listen with
 
 // Whether an account has anything to see here: an admin sees everybody's.
 export async function isFor(account) {
@@ -20,7 +20,10 @@ export async function isFor(account) {
 // ``path``: nothing, "mailboxes", or "job" and the id of the job whose recordings are wanted.
 export async function open(main, path, closed, account) {
   const heard = (type, act) => changes.addEventListener(type, (event) => act(event.detail), { signal: closed });
-  if (path[0] === "mailboxes") return showMailboxes(main, { heard, closed, account });
+  if (path[0] === "mailboxes") {
+    const { showMailboxes } = await import("./mailboxes.js");
+    return closed.aborted ? undefined : showMailboxes(main, { heard, closed, account });
+  }
   const standing = await call("GET", "/recordings/status").catch(() => ({ mailboxes: [] }));
   if (closed.aborted) return undefined;
   const boxes = new Map(standing.mailboxes.map((one) => [one.mailbox_id, one.username]));
@@ -49,6 +52,7 @@ function listing({ heard, closed, job, boxes }) {
   let asked = 0;
   let typing = 0;
   let listening = 0;
+  let pause = LISTENED_MS;
 
   // Newest first: ids are UUIDv7 and sort by the time they were made.
   function show(recording) {
@@ -82,13 +86,20 @@ function listing({ heard, closed, job, boxes }) {
       if (after !== null || anew || oldest === undefined) oldest = page.next;
       more.hidden = !oldest;
       put(empty, cards.size ? "" : say(number.value || state.value ? "no_recording_fits" : "no_recordings"));
-      if (after === null && page.items.some((one) => !one.listened)) listening = setTimeout(read, LISTENED_MS);
+      if (after === null && page.items.some((one) => !one.listened)) {
+        listening = setTimeout(read, pause);
+        pause = Math.min(2 * pause, LISTENED_MOST_MS);
+      }
     } catch (error) {
       if (mine === asked && error.status !== 401) put(problem, say("went_wrong", { reason: error.message }));
     }
   }
 
-  heard("job", ({ job: told }) => told.kind === "recordings" && isFinal(told) && read());
+  heard("job", ({ job: told }) => {
+    if (told.kind !== "recordings" || !isFinal(told)) return;
+    pause = LISTENED_MS;
+    read();
+  });
   heard("reread", () => read());
   closed.addEventListener("abort", () => clearTimeout(listening));
   number.addEventListener("input", () => {
