@@ -45,7 +45,7 @@ function listing({ heard, closed, job, boxes }) {
   const empty = element("p", { class: "note", role: "status" });
   const problem = element("p", { class: "problem", role: "alert" });
   const number = element("input", { type: "search", id: "number", maxlength: 40, autocomplete: "off", "aria-describedby": "number-hint" });
-  const state = element("select", { id: "match" }, element("option", { value: "" }, say("any")), ...STATES.map((one) => element("option", { value: one }, sayOf("match", one))));
+  const state = element("select", { id: "match" }, element("option", { value: "" }, say("match_or_not")), ...STATES.map((one) => element("option", { value: one }, sayOf("match", one))));
   const more = button(say("more_recordings"), () => read({ after: oldest }));
   more.hidden = true;
   let oldest; // undefined until the first page has come

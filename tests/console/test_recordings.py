@@ -349,6 +349,26 @@ def test_an_admin_sees_how_a_mailbox_stands_tries_it_and_fetches(chief: Visitor,
     assert chief.complaints() == []
 
 
+def test_an_owner_sees_how_their_mailbox_stands_and_may_fetch(owner: Visitor) -> None:
+    page = owner.page
+    page.get_by_role("link", name="Mailboxes").click()
+    box = page.locator(".mailbox")
+    box.wait_for()
+    assert page.get_by_role("button", name="Add a mailbox").count() == 0
+    buttons = box.get_by_role("button")
+    assert buttons.all_inner_texts() == ["Fetch now"]
+    buttons.focus()
+    page.keyboard.press("Enter")
+    box.locator('.job[data-status="succeeded"]').get_by_text("nothing new").wait_for()
+    page.locator("#announcements").get_by_text("recordings at 127.0.0.1: Succeeded").wait_for()
+    page.get_by_role("button", name="Русский").click()
+    page.get_by_role("heading", name="Почтовые ящики").wait_for()
+    assert box.get_by_role("button").all_inner_texts() == ["Забрать сейчас"]
+    page.get_by_role("link", name="последняя задача").click()
+    page.locator(".said").get_by_text("ничего нового").wait_for()
+    assert owner.complaints() == []
+
+
 def test_a_mailbox_is_added_refused_mended_and_enabled_again(chief: Visitor, admin: User, mail: MailServer) -> None:
     page = chief.page
     page.get_by_role("button", name="Add a mailbox").click()
