@@ -24,6 +24,7 @@ Frame = tuple[str | None, Event | None, bytes]  # id, event and its JSON; withou
 async def of_job(hub: Hub, job_id: UUID, seen: int) -> AsyncGenerator[Frame]:
     """The events of a job that follow number ``seen``, to the terminal one."""
     async with hub.listen(events.channel(job_id)) as subscription:
+        end: tuple[Event, bytes] | None = None
         while True:
             while stored := await blocking(_replay, job_id, seen):
                 for event in stored:
@@ -31,6 +32,9 @@ async def of_job(hub: Hub, job_id: UUID, seen: int) -> AsyncGenerator[Frame]:
                     seen = event.seq or seen
                     if event.type in TERMINAL:
                         return
+            if end is not None:  # the table has neither it nor the one before it any more: the job was deleted
+                yield str(end[0].seq), *end
+                return
             while True:
                 message = await subscription.next(PING_SECONDS)
                 if message is None:
@@ -49,6 +53,7 @@ async def of_job(hub: Hub, job_id: UUID, seen: int) -> AsyncGenerator[Frame]:
                     if event.type in TERMINAL:
                         return
                 elif event.seq > seen:
+                    end = (event, message) if event.type in TERMINAL else None
                     break  # one before it is missing
 
 
@@ -74,7 +79,7 @@ async def of_owner(hub: Hub, owner_id: UUID, position: str | None) -> AsyncGener
                     break
                 if isinstance(message, Ended):
                     return
-                yield None, _decode(message), message
+                yield None, _decode(message), message  # what the table does not have
 
 
 def _replay(job_id: UUID, after: int) -> list[Event]:
