@@ -162,6 +162,7 @@ def test_a_running_job_that_is_deleted_ends_as_cancelled_wherever_it_is_followed
     webhook = scripted_user.http.post("/webhooks", json=hook).json()["id"]
     job = in_step(scripted_user, "slow")
     ready = [threading.Event() for _ in range(3)]
+    too_late = time.monotonic() + 10  # looked at with each sign of life, four a minute
 
     def of_job() -> list[str]:
         told = []
@@ -175,6 +176,7 @@ def test_a_running_job_that_is_deleted_ends_as_cancelled_wherever_it_is_followed
         with again(scripted_user) as user, connect_sse(user.http, "GET", "/events") as source:
             ready[1].set()
             for sse in source.iter_sse():
+                assert time.monotonic() < too_late, "nobody was told"
                 body = json.loads(sse.data) if sse.data else {}
                 if body.get("type") == "cancelled":
                     return body["job_id"], bool(sse.id)
