@@ -10,7 +10,7 @@ RUN python -m venv /opt/millrace
 ENV PATH=/opt/millrace/bin:$PATH
 # Dependencies before the code: a change of the code leaves this layer as it is.
 COPY pyproject.toml constraints.txt ./
-RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > requirements.txt \
+RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; print(*p['dependencies'], *p['optional-dependencies']['audio'], sep='\n')" > requirements.txt \
     && pip install -c constraints.txt -r requirements.txt
 COPY README.md LICENSE celeryconfig.py ./
 COPY api ./api

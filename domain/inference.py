@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from domain.errors import Invalid, MlTimeout, UnknownProfile
 from domain.files import clean_name
-from domain.jobs import Threshold
+from domain.jobs import Inspection, Threshold
 from domain.pipelines import JobInStep, Pipeline, ResultFile, Retry, Step, Tell
 from domain.settings import Settings
 
@@ -24,14 +24,15 @@ def _short_result(job: JobInStep) -> bool:
 
 
 class Params(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What can be ordered of the ML service for one job."""
+    """What can be ordered for one job: of the ML service, and of the inspection before it."""
 
     profile: str | None = None
     threshold: Threshold | None = None
+    inspection: Inspection = Inspection.STANDARD
 
 
 def read_params(ordered: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
-    """Profile and threshold of a job, with the configured defaults for what was not ordered.
+    """What one job is ordered with, and the configured defaults for what was not ordered.
 
     Raises:
         UnknownProfile: it is not one of ML_PROFILES.
@@ -45,7 +46,7 @@ def read_params(ordered: Mapping[str, Any], settings: Settings) -> dict[str, Any
     if profile not in settings.profiles:
         raise UnknownProfile(field="profile", profile=profile, known=", ".join(settings.profiles))
     threshold = settings.ml_decision_threshold if params.threshold is None else params.threshold
-    return {"profile": profile, "threshold": threshold}
+    return {"profile": profile, "threshold": threshold, "inspection": str(params.inspection)}
 
 
 PIPELINE = Pipeline(
@@ -157,7 +158,8 @@ def result_of(job_id: UUID, told: Completion | Standing) -> ResultFile:
     """
     prefix = result_prefix(str(job_id))
     key = told.output_object or f"{prefix}1"
-    if not key.startswith(prefix):
+    # a store takes `..` for a name like any other; whoever keeps its objects as files may not
+    if not key.startswith(prefix) or not {"", ".", ".."}.isdisjoint(key.split("/")):
         raise Invalid(field="output_object", reason=f"must lie below {prefix}")
     return ResultFile(key=key, name=clean_name(told.file_name or "") or f"{job_id}.xlsx", size=told.file_size or 0)
 

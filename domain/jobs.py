@@ -70,6 +70,15 @@ class Priority(StrEnum):
     HIGH = "high"
 
 
+class Inspection(StrEnum):
+    """How closely the archive of a job is looked at (docs/archives.md)."""
+
+    STANDARD = "standard"
+    """By its directory, and by the members' own headers as far as they went by while it was uploaded."""
+    DEEP = "deep"
+    """Every member's own header as well: read from the storage where it did not go by."""
+
+
 RANKS = {Priority.HIGH: 0, Priority.NORMAL: 1, Priority.LOW: 2}
 
 
@@ -104,6 +113,13 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     ]
     stage: Annotated[str | None, Meta(description="The step it is at, or ended with", examples=["finish"])]
     progress: Annotated[int, Meta(ge=0, le=100, description="Percent of the whole", examples=[100])]
+    eta_seconds: Annotated[
+        int | None,
+        Meta(
+            description="Until the present stage is likely over, by its pace so far; null where that cannot be known",
+            examples=[None],
+        ),
+    ]
     message: Annotated[str | None, Meta(description="What the step last said", examples=["3 rows, 1 flagged"])]
     file: Annotated[File | None, Meta(description="What it works on; null while `pending`")]
     result: Annotated[Result | None, Meta(description="Null until there is one")]
@@ -114,6 +130,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     priority: Annotated[
         Priority, Meta(description="Which of its owner's waiting jobs is begun first", examples=["normal"])
     ]
+    inspection: (
+        Annotated[Inspection, Meta(description="How closely its archive is looked at", examples=["standard"])] | None
+    ) = None
     attempts: Annotated[int, Meta(description="The number of the current step's attempt", examples=[1])]
     created_at: Annotated[datetime, Meta(tz=True, examples=["2025-09-15T11:41:51.568627Z"])]
     updated_at: Annotated[datetime, Meta(tz=True, examples=["2025-09-15T11:41:58.020748Z"])]
@@ -159,6 +178,17 @@ class JobOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ) = None
     threshold: Threshold | None = None
     priority: Annotated[Priority, Meta(examples=["normal"])] = Priority.NORMAL
+    inspection: (
+        Annotated[
+            Inspection,
+            Meta(
+                description="`deep` compares every member's own header with the archive's directory, by up to "
+                "`ARCHIVE_DEEP_READS_ON_REQUEST` reads where they did not go by in the upload; `standard` by default",
+                examples=["standard"],
+            ),
+        ]
+        | None
+    ) = None
 
 
 def read_order(fields: Mapping[str, str]) -> JobOrder:
@@ -251,7 +281,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     data: Annotated[
         dict[str, Any],
         Meta(
-            description="`status`, `stage`, `progress`, `message`, `attempt`, `error`: what the job has of them",
+            description="`status`, `stage`, `progress`, `message`, `attempt`, `error`: what the job has of them; "
+            "`eta_seconds` of `progress` where it is known",
             examples=[{"stage": "inspect", "status": "processing", "attempt": 1, "progress": 0}],
         ),
     ]

@@ -56,13 +56,21 @@ class Tell(msgspec.Struct, frozen=True, kw_only=True):
     stages: tuple[str, ...]  # in which somebody else may be at work
 
 
+def takes_nothing(ordered: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+    """Of a pipeline that has no params. Raises Invalid: something was ordered, which would be ignored."""
+    for name in ordered:
+        raise Invalid(field=name, reason=f"a job of this kind does not take `{name}`")
+    return {}
+
+
 class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     steps: tuple[Step, ...]
     # What a client may order besides the file, read and checked: (what came, settings) -> the job's params.
     # Raises Invalid or a subclass that names the field.
-    read_params: Callable[[Mapping[str, Any], Settings], dict[str, Any]]
+    read_params: Callable[[Mapping[str, Any], Settings], dict[str, Any]] = takes_nothing
     tell_cancelled: Tell | None = None
+    takes_file: bool = True  # else a job of it is queued without one
 
     def step(self, name: str) -> Step:
         return self.steps[self._index(name)]
@@ -128,8 +136,15 @@ class JobInStep(msgspec.Struct, frozen=True, kw_only=True):
 class Context(Protocol):
     """What a step may ask of the engine while it runs."""
 
-    def progress(self, done: float, total: float, message: str | None = None) -> None:
-        """Report how far the step is; cheap to call often, it is coalesced. Also a checkpoint."""
+    def progress(
+        self, done: float, total: float, message: str | None = None, *, part: tuple[int, int] = (1, 1)
+    ) -> None:
+        """Report how far the step is; cheap to call often, it is coalesced. Also a checkpoint.
+
+        ``part`` is for a step that counts several things one after another: (2, 3) says that ``done`` of ``total`` are
+        of the second of three. How long the step will take still is only told in its last part: nobody knows the pace
+        of what has not begun.
+        """
 
     def checkpoint(self) -> None:
         """Call within long loops: leaves the step when the job was cancelled or the worker is being stopped."""

@@ -99,6 +99,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     archive_deep_reads: Annotated[int, msgspec.Meta(ge=0)] = (
         0  # ranged reads to compare all local headers with; 0: none
     )
+    archive_deep_reads_on_request: Count = 5000  # the same for a job ordered with `inspection=deep`
     member_checked_bytes: Bytes = 1024**2  # members up to this size are checked whole before their first byte is sent
     dicom_max_members: Annotated[int, msgspec.Meta(ge=0)] = 1000  # whose headers are read for the summary; 0: none
     result_max_rows: Count = 100_000
@@ -116,6 +117,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     retry_base_seconds: Seconds = 1.0  # before the second attempt at most; doubled each time, with full jitter
     retry_cap_seconds: Seconds = 60.0
     retry_deadline_seconds: Seconds = 3600.0  # after the first attempt began; no attempt begins later
+    storage_give_up_seconds: Seconds = 24 * 3600.0  # a step the object storage is away for so long fails
     pending_expires_seconds: Seconds = 24 * 3600.0
     idempotency_seconds: Seconds = 24 * 3600.0  # for how long an answered Idempotency-Key gives its answer again
 
@@ -129,6 +131,27 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     webhook_allowed_networks: str = ""  # comma-separated: may be called though they are not public
     webhook_encryption_keys: str = ""  # comma-separated, the first encrypts; empty: JWT_SECRET
     webhook_log_retention_seconds: Keep = 30 * 24 * 3600.0  # of a delivery, from its end
+
+    # recordings
+    mailbox_ports: str = "143,993"  # or any
+    mailbox_allowed_networks: str = ""  # comma-separated: may be connected to though they are not public
+    mailbox_plaintext: bool = False  # whether a mailbox may do without TLS
+    mailbox_encryption_keys: str = ""  # comma-separated, the first encrypts; empty: JWT_SECRET
+    mailbox_seconds: Seconds = 30.0  # for which a mail server may keep silent
+    mailbox_sweep_seconds: Seconds = 5.0  # between two looks for mailboxes that are due
+    recording_max_bytes: Bytes = 256 * 1024**2  # of one attachment, as encoded
+    recording_listen_seconds: Seconds = 10.0  # between two bounded runs that listen to new recordings
+    recording_speech_seconds: Keep = 600.0  # of a recording are listened to for speech; 0: none
+    recording_retention_seconds: Keep = 0.0  # of a recording, from its arrival
+
+    # calls
+    mango_api_key: str = ""  # this and the salt: of the exchange's API; without both its notifications are refused
+    mango_api_salt: str = ""
+    # comma-separated: addresses and networks it may send from; the vendor's own
+    mango_allowed_ips: str = "81.88.80.132,81.88.80.133,81.88.82.36,81.88.82.44,81.88.82.45"
+    recording_match_seconds: Seconds = 300.0  # between a recording and the call it is of, at most
+    recording_match_days: Count = 7  # for which a recording without a call is tried again
+    call_sweep_seconds: Seconds = 15.0  # between two looks for what was not applied, or not matched
 
     # retention, counted from the end of the job
     retention_sweep_seconds: Seconds = 60.0  # between two bounded runs
@@ -166,6 +189,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def webhook_keys(self) -> tuple[str, ...]:
         """What endpoints' secrets are encrypted with; the first for new ones, every one for reading."""
         return (*_words(self.webhook_encryption_keys), self.jwt_secret)
+
+    @property
+    def mailbox_rules(self) -> addresses.Rules:
+        return addresses.rules_of(https_only=False, ports=self.mailbox_ports, networks=self.mailbox_allowed_networks)
+
+    @property
+    def mailbox_keys(self) -> tuple[str, ...]:
+        """What mailboxes' passwords are encrypted with; the first for new ones, every one for reading."""
+        return (*_words(self.mailbox_encryption_keys), self.jwt_secret)
+
+    @property
+    def mango_networks(self) -> tuple[addresses.Network, ...]:
+        return addresses.networks_of(self.mango_allowed_ips)
 
     @property
     def profiles(self) -> tuple[str, ...]:
@@ -213,13 +249,23 @@ def _check(settings: Settings) -> None:
         ("webhook_retries", webhooks.delays_of),
         ("webhook_ports", addresses.ports_of),
         ("webhook_allowed_networks", addresses.networks_of),
+        ("mailbox_ports", addresses.ports_of),
+        ("mailbox_allowed_networks", addresses.networks_of),
+        ("mango_allowed_ips", addresses.networks_of),
     ):
         try:
             read(getattr(settings, name))
         except ValueError as error:
             raise BadSetting(name=name.upper(), reason=str(error)) from None
-    if any(len(key) < 32 for key in settings.webhook_keys):
-        raise BadSetting(name="WEBHOOK_ENCRYPTION_KEYS", reason="has a key of less than 32 characters")
+    for name, keys in (
+        ("WEBHOOK_ENCRYPTION_KEYS", settings.webhook_keys),
+        ("MAILBOX_ENCRYPTION_KEYS", settings.mailbox_keys),
+    ):
+        if any(len(key) < 32 for key in keys):
+            raise BadSetting(name=name, reason="has a key of less than 32 characters")
+    for name, other in (("mango_api_key", "mango_api_salt"), ("mango_api_salt", "mango_api_key")):
+        if getattr(settings, name) and not getattr(settings, other):
+            raise BadSetting(name=other.upper(), reason=f"is not set, but {name.upper()} is")
     if settings.millrace_env == "production":
         for name in ("jwt_secret", "ml_service_token", "flower_password", "s3_secret_access_key", "admin_password"):
             if getattr(settings, name) in DEFAULT_SECRETS:

@@ -1,4 +1,4 @@
-"""``millrace demo``: one archive's whole way, live in the terminal, through a real stack."""
+"""``millrace demo``: one archive's whole way, and a recording's, live in the terminal, through a real stack."""
 
 import contextlib
 import secrets
@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from millrace.client import Client, Job
 from millrace.errors import ClientError, Refused
-from stack import StackFailed
+from stack import StackFailed, recordings
 from stack.environment import read_stack_env
 from stack.samples import make_archive
 from stack.terminal.bars import Bars, show
@@ -33,7 +33,7 @@ def main(file: Path | None = None) -> None:
         StackFailed: something does not start, or the job does not succeed.
     """
     began = time.perf_counter()
-    with _stack() as (url, flower):
+    with recordings.world() as world, _stack(world) as (url, flower, ours):
         console.print(f"[dim]stack ready after {time.perf_counter() - began:.1f} s[/]")
         with _one_error(), Client(url) as client:
             _sign_in(client)
@@ -41,23 +41,25 @@ def main(file: Path | None = None) -> None:
             if error := job.error:
                 raise StackFailed(f"the job failed in {error.stage} with {error.code}: {error.message}")
             show_results(console, job, client.result_page(job))
+        if ours:  # a stack that runs already knows nothing of the demo's mail server
+            recordings.show(console, url, world)
         _show_addresses(url, flower, job.id)
         console.print("[dim]stopping everything this demo started[/]")
     console.print(f"[dim]done after {time.perf_counter() - began:.1f} s[/]")
 
 
 @contextlib.contextmanager
-def _stack() -> Iterator[tuple[str, str]]:
-    """(address of the API, address of Flower) of the stack running in .millrace, or of one started for the demo."""
+def _stack(world: recordings.World) -> Iterator[tuple[str, str, bool]]:
+    """(address of the API, address of Flower, whether it was started for the demo) of the stack in .millrace."""
     with contextlib.suppress(StackFailed):
         env = read_stack_env(DATA_DIR)
         if httpx.get(f"{env['PUBLIC_URL']}/health/ready", trust_env=False).status_code == 200:
             console.print(f"using the stack that is running at {env['PUBLIC_URL']}")
-            yield env["PUBLIC_URL"], f"http://127.0.0.1:{env.get('FLOWER_PORT', '')}"
+            yield env["PUBLIC_URL"], f"http://127.0.0.1:{env.get('FLOWER_PORT', '')}", False
             return
     console.print("starting PostgreSQL, Redis, S3, the API, workers, beat, Flower and the ML service …")
-    with running(DATA_DIR) as stack:
-        yield stack.url, f"http://127.0.0.1:{stack.env['FLOWER_PORT']}"
+    with running(DATA_DIR, env=world.settings()) as stack:
+        yield stack.url, f"http://127.0.0.1:{stack.env['FLOWER_PORT']}", True
 
 
 @contextlib.contextmanager

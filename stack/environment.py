@@ -32,6 +32,9 @@ def app_settings(folder: DataFolder, environ: Mapping[str, str], ports: Mapping[
         "FLOWER_PASSWORD": folder.secrets["FLOWER_PASSWORD"],
         "PUBLIC_URL": f"http://127.0.0.1:{ports['api']}",
     }
+    exchange = ("MANGO_API_KEY", "MANGO_API_SALT")
+    if not any(environ.get(name) for name in exchange):  # one without the other would be a mistake to be told of
+        generated |= {name: folder.secrets[name] for name in exchange}
     settings = {name: environ.get(name) or value for name, value in generated.items()}
     return settings | {
         "MILLRACE_DATA_DIR": str(folder.path),

@@ -6,6 +6,7 @@ others hold in another order.
 """
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -20,6 +21,7 @@ from storage.configuration import settings
 
 T = TypeVar("T")
 DEADLOCKS = 3  # times in a row that one transaction may be the one that is given up
+BREATH_SECONDS = 0.05  # in which the other one gets what it waits for
 
 metadata = MetaData(
     naming_convention={
@@ -107,6 +109,7 @@ def transact(work: Callable[[Connection], T]) -> T:
         except DatabaseUnavailable as error:
             if not _was_deadlocked(error):
                 raise
+            time.sleep(BREATH_SECONDS)
     with transaction() as connection:
         return work(connection)
 

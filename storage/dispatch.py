@@ -1,6 +1,6 @@
 """Publishing: the hint that a job's step can be done now. Postgres knows it anyway, so a lost hint costs only time."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any
 from uuid import UUID
@@ -23,11 +23,9 @@ from storage.messages import Amqp, time_limit
 broker = Celery("millrace", amqp=Amqp)
 broker.config_from_object("celeryconfig")
 
-# Of a job's rank (0 high, 1 normal, 2 low). Redis takes the lowest number first, and only approximately (celery #4028);
-# RabbitMQ the highest, and its quorum queues only tell above 4 from the rest.
-PRIORITIES_ON_REDIS, PRIORITIES_ON_RABBITMQ = (0, 3, 6), (9, 4, 0)
 _REFUSED = (OperationalError, OSError, MessageNacked, BatchPublishError)
 BATCH = 1000  # commands in one pipeline
+KEPT = "millrace:kept"  # in Redis for as long as it forgets nothing
 
 _log = structlog.get_logger()
 
@@ -82,8 +80,8 @@ def publish_many(dues: Sequence[Due]) -> list[Due]:
 def _send_chain(due: Due, producer: Any) -> None:
     pipeline, job_id = pipelines()[due.kind], due.job_id
     first, *rest = pipeline.segment(due.step)
-    on_redis = settings().broker_url.startswith("redis")
-    priority = (PRIORITIES_ON_REDIS if on_redis else PRIORITIES_ON_RABBITMQ)[due.priority]
+    # Redis takes the lowest number first, RabbitMQ the highest, and its quorum queues only tell above 4 from the rest
+    priority = due.lane if _on_redis() else max(0, 9 - 2 * due.lane)
     reached("publish.before", job_id, due.step)
     # What `chain(...).apply_async()` puts on the wire, without building it anew for every job: the links of a chain
     # travel as a header of its first message, last link first.
@@ -97,6 +95,10 @@ def _send_chain(due: Due, producer: Any) -> None:
     )
 
 
+def _on_redis() -> bool:
+    return settings().broker_url.startswith("redis")
+
+
 def publish_or_leave_to_sweep(*dues: Due) -> None:
     """Publish jobs whose rows are committed; those the broker does not take are marked for the next sweep."""
     if refused := publish_many(dues):
@@ -104,12 +106,20 @@ def publish_or_leave_to_sweep(*dues: Due) -> None:
             unpublished(connection, [due.job_id for due in refused])
 
 
-def admit(owner_id: UUID, batch: int = 1) -> int:
-    """Publish the owner's jobs whose turn it is, if at least ``batch`` places are free; the answer is their number."""
+def admit(owner_id: UUID, batch: int = 1, *, patient: bool = True) -> int:
+    """Publish the owner's jobs whose turn it is, if at least ``batch`` places are free; the answer is their number.
+
+    Without ``patient`` an owner for whom somebody else counts at this moment is left to the next time.
+    """
     config = settings()
     with transaction() as connection:
         admitted = admission.admit(
-            connection, owner_id, limit=config.owner_running_jobs, batch=batch, republish=config.redispatch_seconds
+            connection,
+            owner_id,
+            limit=config.owner_running_jobs,
+            batch=batch,
+            republish=config.redispatch_seconds,
+            patient=patient,
         )
     publish_or_leave_to_sweep(*admitted)
     return len(admitted)
@@ -151,6 +161,32 @@ def idle_tasks() -> list[str]:
         return []
     steps = [(pipeline, step) for pipeline in pipelines().values() for step in pipeline.steps]
     return [task_name(pipeline, step) for pipeline, step in steps if found[step.queue] == 0]
+
+
+def was_emptied() -> bool:
+    """Whether a Redis has lost what it held: FLUSHALL, or an empty one in place of the old. Once that is dealt with,
+    say ``mark_kept``. False where it cannot be asked, and of RabbitMQ, which keeps what it holds on disk."""
+    return _on_redis() and _asks_redis(lambda client: not client.exists(KEPT)) is True
+
+
+def mark_kept() -> None:
+    """Leave the mark in Redis that goes when everything goes."""
+    _asks_redis(lambda client: client.set(KEPT, 1))
+
+
+def _asks_redis(question: Callable[[Any], Any]) -> Any:
+    with broker.connection_for_write() as connection:
+        try:
+            with time_limit(connection):
+                return question(connection.default_channel.client)
+        except (*_REFUSED, *connection.connection_errors, *connection.channel_errors) as error:
+            _log.warning("broker_not_asked", error=str(error))
+            return None
+
+
+def every_task() -> list[str]:
+    """The names of all step tasks."""
+    return [task_name(pipeline, step) for pipeline in pipelines().values() for step in pipeline.steps]
 
 
 def depths() -> dict[str, int] | None:

@@ -44,6 +44,9 @@ PLACES: Mapping[str, str] = {
     "outcome.committed": "The step's outcome is committed, and its event not announced.",
     "outcome.announced": "The event is announced, and the message not acknowledged.",
     "signal.committed": "The ML service's completion is committed, and the next step's message not sent.",
+    "mail.stored": "A message's audio is in the object storage, and no row names it.",
+    "mail.committed": "The recordings of a message are committed, and its after-action is not done.",
+    "mail.acted": "The after-actions of some messages are done, and nothing says so.",
     "sweep.marked": "The sweep has marked the jobs that are due, and has sent no message.",
 }
 

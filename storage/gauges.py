@@ -19,6 +19,10 @@ def _count(condition: str) -> str:
 _UNFINISHED = "admitted AND status IN ('queued', 'processing')"
 _FREE = "claim IS NULL AND NOT awaiting AND admitted AND status IN ('queued', 'processing')"
 _since = "extract(epoch FROM now() - {})::float".format
+_mailboxes = """(SELECT count(*) FROM mailboxes WHERE disabled_reason <> 'admin') AS mailboxes_disabled,
+        (SELECT count(*) FROM mailboxes WHERE enabled AND failures > 0) AS mailboxes_failing,
+        (SELECT count(*) FROM mailboxes WHERE enabled AND scheduled AND next_poll_at < now() - interval '5 minutes')
+            AS mailboxes_overdue"""
 _asked = text(f"""
     WITH running AS (SELECT status, run_at FROM jobs WHERE {_UNFINISHED} LIMIT {MOST})
     SELECT
@@ -40,6 +44,19 @@ _asked = text(f"""
         (SELECT count(*) FROM (SELECT FROM webhook_deliveries
             WHERE state = 'pending' AND next_attempt_at < now() - interval '1 minute' LIMIT {MOST}) AS few)
             AS webhooks_overdue,
+        (SELECT COALESCE(jsonb_object_agg(state, number), '{{}}') FROM (
+            SELECT state, count(*) AS number FROM (SELECT state FROM mail_messages LIMIT {MOST}) AS few
+            GROUP BY state) AS counted) AS mail_messages,
+        jsonb_build_object(
+            'matched', (SELECT count(*) FROM (SELECT FROM recordings WHERE call_id IS NOT NULL LIMIT {MOST}) AS few),
+            'unmatched', (SELECT count(*) FROM (SELECT FROM recordings WHERE status = 'unmatched' LIMIT {MOST}) AS few))
+            AS recordings,
+        {_mailboxes},
+        (SELECT count(*) FROM (SELECT FROM mango_deliveries
+            WHERE applied_at IS NULL AND error IS NULL AND received_at < now() - interval '1 minute'
+            LIMIT {MOST}) AS few) AS mango_waiting,
+        (SELECT count(*) FROM (SELECT FROM mango_deliveries WHERE error IS NOT NULL LIMIT {MOST}) AS few)
+            AS mango_failed,
         (SELECT COALESCE(jsonb_object_agg(name, {_since("slot")}), '{{}}') FROM ticks) AS tick_seconds,
         (SELECT COALESCE(jsonb_object_agg(name, jsonb_build_object(
             'found', GREATEST(found, found_before), 'total', total, 'held', held,
@@ -70,6 +87,13 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     unpublished: int
     quarantined_last_hour: int
     webhooks_overdue: int  # deliveries that were due a minute ago
+    mail_messages: dict[str, int]  # by state
+    recordings: dict[str, int]  # by status
+    mailboxes_disabled: int  # by what happened, not by an admin
+    mailboxes_failing: int  # at their last look
+    mailboxes_overdue: int  # that were to be looked into five minutes ago
+    mango_waiting: int  # notifications of calls that were not applied within a minute
+    mango_failed: int  # those that cannot be applied
     tick_seconds: dict[str, float]  # since the last slot that was taken, by tick
     housekeeping: dict[str, Pass]
 

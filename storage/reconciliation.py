@@ -2,9 +2,9 @@
 
 An upload writes its object first and its row afterwards, so an object without a row may be about to get one. Its age
 makes that unlikely. What makes it impossible is the table ``leftovers``: a key stands there, committed, before its
-object is deleted, and ``storage.files.insert`` refuses such a key. Both sides are in order because the sweep locks the
-table of files for the moment it looks: a row that is about to be committed is waited for and seen, and one that comes
-later sees the fence.
+object is deleted, and ``storage.files.insert`` (``storage.recordings.keeping.insert``) refuses such a key. Both sides
+are in order because the sweep locks the table of files for the moment it looks: a row that is about to be committed is
+waited for and seen, and one that comes later sees the fence.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,17 +27,21 @@ leftovers = Table(
 _unnamed = text("""
     SELECT key FROM unnest(CAST(:keys AS text[])) AS key
     WHERE NOT EXISTS (SELECT FROM files WHERE object_key = key)
+      AND NOT EXISTS (SELECT FROM recordings WHERE object_key = key)
       AND NOT EXISTS (SELECT FROM uploads WHERE object_key = key)
       AND NOT EXISTS (SELECT FROM uploads WHERE tail_key = key)""")
 # Whoever writes files waits behind this lock: only so long as nobody notices
 _patience = text("SET LOCAL lock_timeout = '300ms'")
-_lock = text("LOCK TABLE files IN SHARE MODE")
+_lock = text("LOCK TABLE files, recordings IN SHARE MODE")
 _fence = text(f"""
     INSERT INTO leftovers AS known (key) {_unnamed.text}
     ON CONFLICT (key) DO UPDATE SET found_at = known.found_at RETURNING key""")
 _jobless = text("""
     SELECT id FROM unnest(CAST(:ids AS uuid[])) AS id WHERE NOT EXISTS (SELECT FROM jobs WHERE jobs.id = id.id)""")
-_fewer_files = text("SELECT count(*) < :than FROM (SELECT FROM files LIMIT :than) AS few")
+_fewer = {
+    table: text(f"SELECT count(*) < :than FROM (SELECT FROM {table} LIMIT :than) AS few")
+    for table in ("files", "recordings")
+}
 # Keys are never used twice; a process that slept for longer than this between its object and its row is not expected.
 _forget = text("""
     DELETE FROM leftovers WHERE key IN (
@@ -46,22 +50,27 @@ _files = text("SELECT id, object_key AS key FROM files WHERE id > :after ORDER B
 _results = text("""
     SELECT id, result_key AS key FROM jobs
     WHERE id > :after AND result_key IS NOT NULL AND status = 'succeeded' ORDER BY id LIMIT :limit""")
+_recordings = text("SELECT id, object_key AS key FROM recordings WHERE id > :after ORDER BY id LIMIT :limit")
 _still = text("""
     SELECT key FROM unnest(CAST(:keys AS text[])) AS key WHERE EXISTS (SELECT FROM files WHERE object_key = key)
+    UNION ALL
+    SELECT object_key FROM recordings WHERE id = ANY(:ids) AND object_key = ANY(:keys)
     UNION ALL
     SELECT result_key FROM jobs WHERE id = ANY(:ids) AND result_key = ANY(:keys)""")
 
 
 def unnamed(connection: Connection, keys: Sequence[str]) -> list[str]:
-    """Those of the keys that no file and no upload has now. Not enough to delete anything by: see ``fence``."""
+    """Those of the keys that no file, recording or upload has now. Not enough to delete anything by: see ``fence``."""
     return list(connection.execute(_unnamed, {"keys": list(keys)}).scalars())
 
 
 def fence(connection: Connection, keys: Sequence[str]) -> list[str]:
-    """Those of the keys that no file has or can ever have once the transaction is committed. Needs a transaction.
+    """Those of the keys that no file and no recording has or can ever have once the transaction is committed.
+
+    Needs a transaction.
 
     Raises:
-        DatabaseUnavailable (by the transaction): the files could not be locked within 0.3 s; nothing was done.
+        DatabaseUnavailable (by the transaction): the tables could not be locked within 0.3 s; nothing was done.
     """
     connection.execute(_patience)
     connection.execute(_lock)
@@ -73,9 +82,9 @@ def without_job(connection: Connection, ids: Sequence[UUID]) -> set[UUID]:
     return set(connection.execute(_jobless, {"ids": list(ids)}).scalars())
 
 
-def fewer_files_than(connection: Connection, number: int) -> bool:
-    """Whether the database knows fewer files than that; looks at no more."""
-    return bool(connection.execute(_fewer_files, {"than": number}).scalar_one())
+def fewer_than(connection: Connection, table: str, number: int) -> bool:
+    """Whether the database knows fewer `files` (or `recordings`) than that; looks at no more."""
+    return bool(connection.execute(_fewer[table], {"than": number}).scalar_one())
 
 
 def forget(connection: Connection, limit: int) -> int:
@@ -87,7 +96,7 @@ def forget(connection: Connection, limit: int) -> int:
 
 
 class Named(NamedTuple):
-    id: UUID  # of the file, or of the job whose result it is
+    id: UUID  # of the file, of the recording, or of the job whose result it is
     key: str
 
 
@@ -97,6 +106,11 @@ Page = Callable[[Connection, UUID, int], list[Named]]
 def files(connection: Connection, after: UUID, limit: int) -> list[Named]:
     """The objects of at most ``limit`` files whose ids follow ``after``, in their order."""
     return [Named(row.id, row.key) for row in connection.execute(_files, {"after": after, "limit": limit})]
+
+
+def recordings(connection: Connection, after: UUID, limit: int) -> list[Named]:
+    """The same of recordings."""
+    return [Named(row.id, row.key) for row in connection.execute(_recordings, {"after": after, "limit": limit})]
 
 
 def results(connection: Connection, after: UUID, limit: int) -> list[Named]:

@@ -189,7 +189,7 @@ class Jobs:
         owner = moved.owner_id if moved.backlog else None
         if moved.step is None or moved.held:
             return None, owner
-        return Due(job_id=job.id, kind=job.kind, step=moved.step, priority=moved.priority), owner
+        return Due(job_id=job.id, kind=job.kind, step=moved.step, lane=moved.lane), owner
 
     def remote_progress(self, job: Known, percent: int) -> None:
         with autocommit() as connection:

@@ -12,10 +12,12 @@ from msgspec.structs import replace
 from domain.archives import Limits, Listing, Member, dicom, inspect, is_zip_name, walking
 from domain.archives.deep import compare_local_headers
 from domain.errors import ArchiveNotZip, MillraceError
+from domain.jobs import Inspection
 from domain.pipelines import Context, Done, InputFile, JobInStep, Outcome
 from storage import archives, objects
 from storage.configuration import settings
 
+HEADER_SECONDS = 120.0  # of reading local headers; the rest is not compared then, and a warning says so
 DICOM_SECONDS = 30.0  # then the summary is made of what has been read
 _READS_TO_NAME = 1000  # of local headers, where those that went by in the upload are not what the directory says
 _AT_ONCE = 8  # reads of headers: each is short and mostly waiting
@@ -37,22 +39,58 @@ def inspect_archive(job: JobInStep, context: Context) -> Outcome:
         if is_zip_name(file.name):
             raise ArchiveNotZip
         return Done(message="1 file")
-    read = partial(objects.read_range, file.key)
-    listing = inspect(read, file.size, _limits())
-    differs = file.local_headers is not None and not walking.agrees(file.local_headers, listing.entries)
-    if reads := max(config.archive_deep_reads, _READS_TO_NAME if differs else 0):
-        warning = compare_local_headers(read, file.size, listing, reads)
-        if warning:
-            listing = _with_warning(listing, warning)
+    asked = _reads_on_order(job)
+    parts = 1 + bool(asked) + bool(config.dicom_max_members)
+    listing = inspect(
+        partial(objects.read_range, file.key),
+        file.size,
+        _limits(),
+        lambda done, total: context.progress(done, total, f"{done} of {total} entries", part=(1, parts)),
+    )
+    if (reads := _reads_of_headers(file, listing, asked)) and (
+        warning := _compare(file, listing, reads, context, parts)
+    ):
+        listing = _with_warning(listing, warning)
     if config.dicom_max_members:
-        listing = _with_dicom(file, listing, config.dicom_max_members, context)
+        listing = _with_dicom(file, listing, config.dicom_max_members, context, parts)
     return Done(
         message=f"{listing.summary.files} files in the archive",
         effects=(partial(archives.store, job_id=job.id, listing=listing),),
     )
 
 
-def _with_dicom(file: InputFile, listing: Listing, most: int, context: Context) -> Listing:
+def _reads_on_order(job: JobInStep) -> int:
+    """How many reads may be spent on the members' own headers, by the settings and by the order."""
+    config = settings()
+    asked = job.params.get("inspection") == Inspection.DEEP
+    return max(config.archive_deep_reads, config.archive_deep_reads_on_request if asked else 0)
+
+
+def _reads_of_headers(file: InputFile, listing: Listing, reads: int) -> int:
+    """How many of ``reads`` there is a need for; none where all headers went by in the upload."""
+    if (went_by := file.local_headers) is None:
+        return reads
+    if not walking.agrees(went_by, listing.entries):
+        return max(reads, _READS_TO_NAME)
+    return 0 if walking.covers(went_by, listing.summary.directory_offset) else reads
+
+
+def _compare(file: InputFile, listing: Listing, reads: int, context: Context, parts: int) -> str | None:
+    def read(start: int, length: int) -> bytes:
+        context.checkpoint()
+        return objects.read_range(file.key, start, length)
+
+    return compare_local_headers(
+        read,
+        file.size,
+        listing,
+        reads,
+        HEADER_SECONDS,
+        lambda at, size: context.progress(at, size, _compared(at, size), part=(2, max(2, parts))),
+    )
+
+
+def _with_dicom(file: InputFile, listing: Listing, most: int, context: Context, parts: int) -> Listing:
     """The listing with what its DICOM members are; whatever is wrong with them is a warning."""
     members, total = dicom.candidates(listing.entries, most)
     slices: list[dicom.Slice] = []
@@ -60,7 +98,7 @@ def _with_dicom(file: InputFile, listing: Listing, most: int, context: Context) 
     first_unreadable = ""
     try:
         for member, head in _heads(file, members, time.monotonic() + DICOM_SECONDS):
-            context.checkpoint()
+            context.progress(read, len(members), f"{read} of {len(members)} DICOM headers", part=(parts, parts))
             read += 1
             try:
                 found = dicom.read_slice(member, head)
@@ -95,6 +133,10 @@ def _heads(file: InputFile, members: list[Member], until: float) -> Iterator[tup
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         while (batch := list(islice(rest, 4 * _AT_ONCE))) and time.monotonic() < until:
             yield from zip(batch, pool.map(head, batch), strict=True)
+
+
+def _compared(at: int, size: int) -> str:
+    return f"headers compared: {at // 10**6} of {size // 10**6} MB"
 
 
 def _with_warning(listing: Listing, warning: str) -> Listing:

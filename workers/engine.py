@@ -16,9 +16,9 @@ import structlog
 from msgspec.structs import replace
 from sqlalchemy import Connection
 
-from domain.errors import DatabaseUnavailable, MillraceError, StepFailed
+from domain.errors import DatabaseUnavailable, MillraceError, StepFailed, StorageUnavailable
 from domain.jobs import Event, EventType
-from domain.pipelines import Done, Failed, Later, Outcome, Pipeline, Retry, StepFunction, Wait
+from domain.pipelines import Done, Failed, JobInStep, Later, Outcome, Pipeline, Retry, StepFunction, Wait
 from storage import dispatch
 from storage.configuration import settings
 from storage.database import autocommit, transaction
@@ -33,6 +33,7 @@ from workers.progress import StepContext
 from workers.stops import Cancelled, ClaimGone
 
 CLAIM_PATIENCE_SECONDS = 5.0  # while Postgres is away; then the message is given up, the sweep will send another
+STORE_SECONDS = 30.0  # between two tries at most while the object storage is away
 END_PATIENCE_SECONDS = 60.0  # what a step has done is worth waiting for, as long as nobody else has taken it over
 
 T = TypeVar("T")
@@ -116,6 +117,8 @@ class Engine:
             return stop
         except (DatabaseUnavailable, MemoryError):
             raise  # nothing can be recorded now: the lease runs out and the sweep hands the step to another worker
+        except StorageUnavailable as error:
+            return _later(job, error)
         except MillraceError as error:
             return error
         except Exception:
@@ -224,6 +227,15 @@ class Engine:
                 announce([(moved.owner_id, moved.event)])
 
 
+def _later(job: JobInStep, error: StorageUnavailable) -> Outcome | MillraceError:
+    """Without the object storage no job can go on: it is not the job's fault and costs it no attempt, for a day."""
+    if job.delayed > settings().storage_give_up_seconds:
+        return error
+    # the longer it lasts, the less often; apart from each other, or all would come back at once
+    seconds = min(STORE_SECONDS, 1.0 + job.delayed / 2) * random.uniform(0.5, 1.0)  # noqa: S311
+    return Later(seconds=seconds, message="waiting until the object storage answers again", error=error)
+
+
 def _end_later(claim: Claim, outcome: Later) -> Moved | None:
     with autocommit() as connection:
         moved = transitions.postpone(
@@ -262,7 +274,7 @@ def _after(moved: Moved | None) -> Due | None:
     if moved.backlog:
         dispatch.admit(moved.owner_id, batch=max(1, settings().owner_running_jobs // 10))
     if moved.event.type == EventType.HANDED_OVER and moved.step:
-        return Due(job_id=moved.event.job_id, kind=moved.kind, step=moved.step, priority=moved.priority)
+        return Due(job_id=moved.event.job_id, kind=moved.kind, step=moved.step, lane=moved.lane)
     return None
 
 

@@ -45,9 +45,11 @@ def reconcile() -> None:
         housekeeping.advance(connection, "uploads", place.version, Progress(after="", found=aborted))
         rows.forget(connection, PAGE)
     passes: dict[str, Callable[[str], Progress]] = {
-        "objects.inputs": partial(_sweep, "inputs/", age, _delete_inputs),
+        "objects.inputs": partial(_sweep, "inputs/", age, partial(_delete_unnamed, "files")),
+        "objects.recordings": partial(_sweep, "recordings/", age, partial(_delete_unnamed, "recordings")),
         "objects.results": partial(_sweep, "results/", age, _delete_results),
         "rows.files": partial(_look, rows.files),
+        "rows.recordings": partial(_look, rows.recordings),
         "rows.results": partial(_look, rows.results),
     }
     for name, piece in passes.items():
@@ -83,10 +85,10 @@ def _sweep(folder: str, age: timedelta, delete: Deletion, at: str) -> Progress:
     return Progress(after=found[-1].key if more else "", found=deleted, held=held)
 
 
-def _delete_inputs(keys: list[str]) -> tuple[int, int]:
+def _delete_unnamed(table: str, keys: list[str]) -> tuple[int, int]:
     with autocommit() as connection:
         candidates = rows.unnamed(connection, keys)
-    if not candidates or _is_suspicious(candidates):
+    if not candidates or _is_suspicious(table, candidates):
         return 0, len(candidates)
     with transaction() as connection:
         fenced = rows.fence(connection, candidates)
@@ -100,7 +102,7 @@ def _delete_results(keys: list[str]) -> tuple[int, int]:
     with autocommit() as connection:
         gone = rows.without_job(connection, list(set(owners.values())))
     left = [key for key, owner in owners.items() if owner in gone]
-    if not left or _is_suspicious(left):
+    if not left or _is_suspicious("files", left):
         return 0, len(left)
     objects.delete(left)
     return len(left), 0
@@ -113,11 +115,11 @@ def _job_of(key: str) -> UUID | None:
         return None  # nothing of ours
 
 
-def _is_suspicious(left: Sequence[str]) -> bool:
+def _is_suspicious(table: str, left: Sequence[str]) -> bool:
     if len(left) <= SUSPICIOUS:
         return False
     with autocommit() as connection:
-        suspicious = rows.fewer_files_than(connection, len(left))
+        suspicious = rows.fewer_than(connection, table, len(left))
     if suspicious:
         _log.error("leftovers_held", number=len(left), first=left[0])
     return suspicious

@@ -45,13 +45,17 @@ def sweep() -> None:
         ]
         announce([(one.owner_id, one.event) for one in moved])
         circuits.wake(connection, config.ml_probe_seconds)
-        if idle := dispatch.idle_tasks():
+        if emptied := dispatch.was_emptied():
+            _log.warning("broker_was_emptied", jobs=questions.lost_messages(connection, dispatch.every_task(), 0))
+        elif idle := dispatch.idle_tasks():
             questions.lost_messages(connection, idle, PATIENCE_SECONDS)
         owners = admission.owners_waiting(connection)
+    if emptied:
+        dispatch.mark_kept()  # not before the rows say what is lost: whoever dies in between leaves it to the next
     for one in moved:
         if one.event.type is EventType.CANCELLED:
             dispatch.tell_cancelled(one.event.job_id, one.kind, one.event.data.get("stage"))
-    admitted = sum(dispatch.admit(owner_id) for owner_id in owners)
+    admitted = sum(dispatch.admit(owner_id, patient=False) for owner_id in owners)
     published = refused = 0
     while due := _publish_due(config.redispatch_seconds):
         published, refused = published + due[0], refused + due[1]

@@ -4,7 +4,7 @@ import { element, language, put, say, speak } from "./dom.js";
 import { askForAccount, leave, maySignedIn, readAccount, signOut, whenChangedElsewhere } from "./account.js";
 import { whenSignedOut } from "./http.js";
 import * as live from "./live.js";
-import { stopAll } from "./sending.js";
+import { forgetAll, recall, stopAll } from "./sending.js";
 
 const find = (id) => document.getElementById(id);
 const main = find("main");
@@ -47,6 +47,7 @@ async function enter() {
   live.open();
   dress();
   await show();
+  recall(account.id);
 }
 
 function left(note) {
@@ -64,6 +65,7 @@ function left(note) {
 whenSignedOut(() => left(say("session_over")));
 find("sign-out").addEventListener("click", async () => {
   await signOut();
+  forgetAll();
   left(say("signed_out"));
 });
 

@@ -1,7 +1,7 @@
 // One job as a card: its state, its stages and its percentage, why it failed, and what can be done with it. Updated in
 // place, so that the focus stays where it is.
 
-import { announce, ask, button, bytes, element, moment, percent, put, retell, say, sayOf } from "./dom.js";
+import { about, announce, ask, button, bytes, element, moment, percent, put, retell, say, sayOf } from "./dom.js";
 import { Problem, call, newKey } from "./http.js";
 import { forget, isFinal, know } from "./live.js";
 
@@ -18,6 +18,7 @@ export function card(job, { heading, removed }) {
   const stages = element("ol", { class: "stages", "aria-label": say("stages") });
   const bar = element("progress", { max: 100 });
   const share = element("span", { class: "share" });
+  const left = element("span", { class: "left" });
   const said = element("p", { class: "said" });
   const reason = element("div", { class: "reason" });
   const facts = element("p", { class: "note" });
@@ -32,7 +33,7 @@ export function card(job, { heading, removed }) {
     { class: "job", "data-job": job.id },
     element("div", { class: "top" }, element(heading, { tabindex: heading === "h1" ? -1 : null }, title), badge),
     stages,
-    element("div", { class: "progress" }, bar, share),
+    element("div", { class: "progress" }, bar, share, left),
     said,
     reason,
     facts,
@@ -40,6 +41,7 @@ export function card(job, { heading, removed }) {
     problem,
   );
   let now = job;
+  let stale = 0;
 
   function update(fresh) {
     const before = now;
@@ -51,6 +53,10 @@ export function card(job, { heading, removed }) {
     bar.value = fresh.progress;
     bar.setAttribute("aria-label", say("progress_of", { title: fresh.title }));
     put(share, percent(fresh.progress));
+    const known = fresh.eta_seconds && !isFinal(fresh);
+    put(left, known ? say("time_left", { time: about(fresh.eta_seconds) }) : "");
+    clearTimeout(stale); // when the time is up and nothing has come, it was wrong
+    if (known) stale = setTimeout(() => put(left, ""), (fresh.eta_seconds + 2) * 1000);
     put(said, fresh.status === "failed" ? "" : retell(fresh.message ?? ""));
     if (fresh.error && !reason.childElementCount) reason.append(...why(fresh.error));
     if (!facts.childElementCount || before.file !== fresh.file) {

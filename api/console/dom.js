@@ -91,6 +91,12 @@ export function seconds(from, to) {
   return new Intl.NumberFormat(locale, format).format(Math.max(0, (new Date(to) - new Date(from)) / 1000));
 }
 
+// A time that is only about right: 45 s, 3 min, 2 h.
+export function about(count) {
+  const [unit, length] = count < 100 ? ["second", 1] : count < 6000 ? ["minute", 60] : ["hour", 3600];
+  return new Intl.NumberFormat(locale, { style: "unit", unit, unitDisplay: "short" }).format(Math.ceil(count / length));
+}
+
 // ---------------------------------------------------------------- what is said aloud
 
 const waiting = new Map();

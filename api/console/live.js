@@ -94,6 +94,7 @@ async function heard(message) {
     stage: stage ?? known.stage,
     progress: Math.max(progress ?? 0, known.progress),
     message: said ?? (moved ? null : known.message),
+    eta_seconds: event.data.eta_seconds ?? null,
     updated_at: moved ? event.at : known.updated_at,
   });
 }

@@ -18,6 +18,7 @@ from domain.accounts import Principal
 from domain.errors import Conflict, JobIsFinal, NotFound
 from domain.identity import new_id
 from domain.jobs import AttemptPage, Job, Status
+from domain.pipelines import named
 from storage import dispatch, events
 from storage.database import autocommit, transact
 from storage.jobs import commands, views
@@ -75,10 +76,13 @@ async def retry_job(
 
 def _run_again(job_id: UUID, principal: Principal, once: Once) -> None:
     job = found(job_id, principal)
-    first_step = dispatch.pipelines()[job.kind].steps[0].name
+    pipeline = named(dispatch.pipelines(), job.kind)  # one that is switched off has no steps
+    first_step = pipeline.steps[0].name
 
     def ordering(connection: Connection) -> commands.Ordered:
-        rerun = commands.rerun(connection, job_id, owner_of(principal), new_id(), first_step)
+        rerun = commands.rerun(
+            connection, job_id, owner_of(principal), new_id(), first_step, takes_file=pipeline.takes_file
+        )
         if rerun is None:
             raise NotFound(what="job")
         return create(connection, rerun, once)

@@ -30,7 +30,9 @@ TAGS = {
     "events": "What happens to jobs, live: one job's stream, all of one's jobs, tickets for browsers.",
     "archives": "What is inside a job's archive, read from its directory alone.",
     "results": "What the ML service found: parsed rows, a page at a time, and the file.",
+    "recordings": "Recordings of calls: mailboxes they arrive in, fetching, metadata, and the audio itself.",
     "webhooks": "URLs of your own that are told what happens to your jobs, signed and retried.",
+    "calls": "Telephone calls as the exchange tells of them, and which recording is of which.",
     "ML service": "What the ML service calls back, with its own token.",
     "system": "Health, readiness and metrics.",
 }

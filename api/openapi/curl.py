@@ -52,4 +52,6 @@ def _body(media: str, example: Any) -> list[str]:
         return ["--json " + quote(json.dumps(example, ensure_ascii=False))]
     if media == "multipart/form-data":
         return [f"-F {quote(f'{name}={value}')}" for name, value in example.items()]
+    if media == "application/x-www-form-urlencoded":
+        return [f"--data-urlencode {quote(f'{name}={value}')}" for name, value in example.items()]
     return [f"--data-binary {quote(example)}"] if media else []

@@ -12,6 +12,7 @@ from domain.errors import (
     BodyTooLarge,
     CrossSiteRequest,
     DatabaseUnavailable,
+    EncodingUnsupported,
     IdempotencyInFlight,
     IdempotencyMismatch,
     Invalid,
@@ -102,6 +103,8 @@ def usual(operation: Object, path: str, method: str, data: Object | None) -> lis
             break
     elif "limit" in asked:
         found.append(Invalid(field="limit", reason="Expected `int` >= 1"))
+    if "requestBody" in operation:
+        found.append(EncodingUnsupported(encoding="gzip"))
     if "Idempotency-Key" in asked:
         found += [IdempotencyInFlight(), IdempotencyMismatch(field="Idempotency-Key")]
     if path.startswith("/api/"):

@@ -1,7 +1,7 @@
 """A file on its way: pieces are joined to chunks worth sending, and what they tell about the whole is gathered."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from api.objects import gateway
 from domain.archives.walking import Walker
@@ -26,7 +26,7 @@ class Intake:
         self._held_bytes = 0
         self._ended = False
         self._walker = Walker()
-        self._digesting = Digesting("sha-256", *(one.algorithm for one in wanted))
+        self._digesting = Digesting("sha-256", *(one.algorithm for one in wanted), also=self._walker.feed)
 
     async def head(self) -> bytes:
         """The first bytes (up to 4 KiB), to be read again by ``read``."""
@@ -46,13 +46,12 @@ class Intake:
             self._held, self._held_bytes = [rest], len(rest)
             chunk = chunk[:most]
         self.size += len(chunk)
-        self._walker.feed(chunk)
         await self._digesting.update(chunk)
         return chunk
 
-    @property
-    def local_headers(self) -> str | None:
+    async def local_headers(self) -> str | None:
         """Of an archive: what its members' own headers say, for the inspection to compare."""
+        await self._digesting.whole()
         return self._walker.seen
 
     async def sha256(self) -> str:
@@ -75,17 +74,24 @@ class Intake:
 class Digesting:
     """Hashes what passes by while the caller goes on; one chunk at a time."""
 
-    def __init__(self, *algorithms: str) -> None:
+    def __init__(self, *algorithms: str, also: Callable[[bytes], None] | None = None) -> None:
+        """``also`` is given every chunk, too."""
         self._digests = Digests(algorithms)
+        self._also = also
         self._under_way: asyncio.Future[None] | None = None
 
     async def update(self, chunk: bytes) -> None:
         await self.whole()
         if len(chunk) < 64 * 1024:
-            self._digests.update(chunk)
+            self._take(chunk)
         else:
             # hashlib lets go of the GIL: the second core hashes this chunk while the first sends it
-            self._under_way = asyncio.get_running_loop().run_in_executor(None, self._digests.update, chunk)
+            self._under_way = asyncio.get_running_loop().run_in_executor(None, self._take, chunk)
+
+    def _take(self, chunk: bytes) -> None:
+        self._digests.update(chunk)
+        if self._also is not None:
+            self._also(chunk)
 
     async def whole(self) -> Digests:
         """Of all that was given."""

@@ -218,5 +218,5 @@ async def _store(
         sha256=await intake.sha256(),
         content_type=content_type,
         kind=kind_of(head),
-        local_headers=intake.local_headers,
+        local_headers=await intake.local_headers(),
     )

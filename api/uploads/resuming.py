@@ -6,7 +6,6 @@ told after a broken connection is what it has sent, and after a killed process w
 """
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -14,6 +13,7 @@ import structlog
 
 from api.objects import Gateway, blocking, unbroken
 from api.uploads import digests
+from api.uploads.intake import CHUNK_BYTES
 from api.uploads.parts import URL_SECONDS, send
 from domain.errors import MillraceError, StorageUnavailable, UploadLocked, UploadOffsetMismatch
 from domain.files import SNIFF_BYTES, content_type_of
@@ -22,6 +22,7 @@ from domain.uploads import metadata, name_of, type_of
 from storage import discarding, objects
 from storage.configuration import settings
 from storage.uploads import receiving
+from storage.uploads.content import Content, joined
 from storage.uploads.receiving import Held, Standing
 
 BEAT_SECONDS = 1.0  # at most, between two heartbeats; who asks for the upload waits for two
@@ -44,9 +45,9 @@ class Keeper:
         self._tail = (standing.tail_key, standing.tail_size) if standing.tail_key else None
         self._buffer: list[bytes] = []
         self._buffered = 0
-        self._digest = digests.at(standing.id, standing.received)
+        self._known = digests.at(standing.id, standing.received)
         self._reading: asyncio.Timeout | None = None
-        self._ahead = self._digest  # of what is sent and not noted yet
+        self._ahead = self._known  # of what is sent and not noted yet
         self._noted = False
         self._stopped = False
         self.pieces = 0
@@ -65,9 +66,9 @@ class Keeper:
         if self._reading is not None:
             self._reading.reschedule(asyncio.get_running_loop().time())
 
-    def sha256(self) -> str | None:
-        """Of the whole, where this process has seen all of it."""
-        return self._digest.hexdigest() if self.whole and self._digest is not None else None
+    def content(self) -> Content | None:
+        """What is known of the whole, where this process has seen all of it."""
+        return self._known if self.whole else None
 
     async def keep(self, pieces: AsyncIterator[bytes]) -> None:
         """Take everything, and keep it up to where ``pieces`` end or fail.
@@ -90,8 +91,8 @@ class Keeper:
             await unbroken(self._flush())
         finally:
             self._room.give(self._buffered)
-            if self._digest is not None and not self.whole:
-                digests.remember(self._standing.id, self.kept, self._digest)
+            if self._known is not None and not self.whole:
+                digests.remember(self._standing.id, self.kept, self._known)
 
     async def _next(self, pieces: AsyncIterator[bytes]) -> bytes | None:
         if self._stopped:
@@ -163,7 +164,7 @@ class Keeper:
             tail=tail,
             part=part,
         )
-        self.kept, self._noted, self._digest = self.received, True, self._ahead
+        self.kept, self._noted, self._known = self.received, True, self._ahead
         before, self._tail = self._tail, tail
         self._buffer.clear()
         self._room.give(self._buffered)
@@ -175,12 +176,12 @@ class Keeper:
         """PUT the tail and what is held; the ETag. The digest is taken meanwhile: hashlib lets go of the GIL."""
         size = self._tail_size + self._buffered
         sending = self._sent(url, size, headers)
-        digest, self._ahead = self._digest, None
-        self._digest = None  # unknown, unless all of it goes well
-        if digest is None:
+        content, self._ahead = self._known, None
+        self._known = None  # unknown, unless all of it goes well
+        if content is None:
             return await sending
-        etag, _ = await asyncio.gather(sending, blocking(_update, digest, self._buffer))
-        self._ahead = digest
+        etag, _ = await asyncio.gather(sending, blocking(content.update, self._buffer))
+        self._ahead = content
         return etag
 
     async def _sent(self, url: str, size: int, headers: dict[str, str]) -> str:
@@ -215,7 +216,7 @@ class Keeper:
                     raise StorageUnavailable(retry_after=1, key=self._tail[0], status=answer.status_code)
                 async for chunk in answer.aiter_raw():
                     yield chunk
-        for chunk in self._buffer:
+        for chunk in joined(self._buffer, CHUNK_BYTES):
             yield chunk
 
     async def _content_type(self) -> str:
@@ -226,11 +227,6 @@ class Keeper:
             head += piece[:SNIFF_BYTES]
         said = metadata(self._standing.metadata)
         return content_type_of(head[:SNIFF_BYTES], type_of(said), name_of(said))
-
-
-def _update(digest: "hashlib._Hash", pieces: list[bytes]) -> None:
-    for piece in pieces:
-        digest.update(piece)
 
 
 @asynccontextmanager

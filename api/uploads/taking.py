@@ -15,6 +15,7 @@ from domain.accounts import Principal
 from domain.errors import BEGINNING_KEPT, MillraceError, ShuttingDown, StorageQuotaExceeded
 from storage.configuration import settings
 from storage.uploads import finishing, receiving
+from storage.uploads.content import Content
 from storage.uploads.receiving import Held
 
 log = structlog.get_logger(__name__)
@@ -43,7 +44,7 @@ async def receive(
                     async with aclosing(verifying.verified(gate, keeper, body, pieces, checksum)) as verified:
                         await keeper.keep(verified)
             if keeper.whole:
-                await finish(held, keeper.sha256())
+                await finish(held, keeper.content())
         except ShuttingDown as error:
             if checksum is not None:  # all or nothing
                 raise
@@ -52,9 +53,9 @@ async def receive(
             await unbroken(blocking(receiving.release, held))
 
 
-async def finish(held: Held, sha256: str | None) -> None:
+async def finish(held: Held, content: Content | None) -> None:
     try:
-        await unbroken(blocking(finishing.finish, held, sha256))
+        await unbroken(blocking(finishing.finish, held, content))
     except StorageQuotaExceeded:
         raise  # there will be no file, and its client is to know
     except MillraceError as error:  # it has every byte: the sweep makes its file

@@ -5,40 +5,63 @@ reader that goes by them may find something else. Looking at them costs a read f
 one for each 64 KiB of smaller members; it is bounded by their number.
 """
 
+import math
+import time
+from collections.abc import Callable
+
 from domain.archives.layout import check_local_headers
 from domain.archives.ranges import RangeReader
 from domain.archives.shapes import Listing
 
 WINDOW_BYTES = 64 * 1024
+_LONGEST = 2 * WINDOW_BYTES  # a local header with the longest name and extra field; a longer gap has its own warning
 
 
-def compare_local_headers(read: RangeReader, size: int, listing: Listing, reads: int) -> str | None:
-    """The warning that not every local header could be looked at within ``reads`` reads, None when all were.
+def compare_local_headers(
+    read: RangeReader,
+    size: int,
+    listing: Listing,
+    reads: int,
+    seconds: float = math.inf,
+    counted: Callable[[int, int], None] | None = None,
+) -> str | None:
+    """The warning that not every local header could be looked at within ``reads`` reads and ``seconds``, None when all
+    were.
+
+    ``counted(byte, bytes)`` is called with how far into the file the reads have come.
 
     Raises:
         ArchiveHeaderMismatch, ArchiveHiddenEntries: see the table in ``domain.archives``.
     """
-    windows = _Windows(read, size, reads)
+    windows = _Windows(read, size, reads, time.monotonic() + seconds, counted)
     check_local_headers(listing.entries, windows, listing.summary.directory_offset)
-    if windows.left < 0:
-        return f"local_headers: after {reads} reads the rest of the local headers was not compared"
+    if windows.wanted_more:
+        return f"local_headers: after {windows.made} reads the rest of the local headers was not compared"
     return None
 
 
 class _Windows:
     """A ``Peek`` that reads, a window at a time."""
 
-    def __init__(self, read: RangeReader, size: int, reads: int) -> None:
-        self._read, self._size = read, size
+    def __init__(
+        self, read: RangeReader, size: int, reads: int, until: float, counted: Callable[[int, int], None] | None
+    ) -> None:
+        self._read, self._size, self._counted = read, size, counted
+        self._most, self._until = reads, until
         self._start, self._held = 0, b""
-        self.left = reads  # below 0: more were wanted
+        self.made = 0
+        self.wanted_more = False
 
     def __call__(self, start: int, length: int) -> bytes | None:
         if start < self._start or start + length > self._start + len(self._held):
-            if self.left <= 0 or length > WINDOW_BYTES:
-                self.left = -1 if self.left <= 0 else self.left
+            if self.made >= self._most or time.monotonic() > self._until:
+                self.wanted_more = True
+            if self.wanted_more or length > _LONGEST:
                 return None
-            self.left -= 1
-            self._start, self._held = start, self._read(start, min(WINDOW_BYTES, self._size - start))
+            self.made += 1
+            self._start = start
+            self._held = self._read(start, min(max(length, WINDOW_BYTES), self._size - start))
+            if self._counted:
+                self._counted(start, self._size)
         piece = self._held[start - self._start : start - self._start + length]
         return piece if len(piece) == length else None

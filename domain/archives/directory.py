@@ -12,7 +12,7 @@ import msgspec
 from domain.archives import names
 from domain.archives.ends import CENTRAL, End
 from domain.archives.entries import FOLDER_BITS, METHODS, Entries
-from domain.archives.fields import UTF8, Notes, extended
+from domain.archives.fields import UTF8, Notes, extended, tell_reading
 from domain.archives.shapes import Limits, shown
 from domain.errors import (
     ArchiveEncrypted,
@@ -117,6 +117,8 @@ def _loop(data: bytes, at: int, chunk: Chunk, found: Directory, end: End, limits
                 name = raw.decode()
             except UnicodeDecodeError:
                 name = _other_name(data, here - 46, flags, raw, found)
+        if len(name) != named and not flags & UTF8:  # of what is not ASCII: a byte is not a letter
+            _tell_unmarked(name, raw, found)
         if code not in methods or flags & ENCRYPTED:
             raise _unreadable(code, flags, raw)
         if attributes > 0x0FFFFFFF and attributes >> 28 not in (0x4, 0x8):
@@ -158,7 +160,14 @@ def _other_name(data: bytes, at: int, flags: int, raw: bytes, found: Directory) 
     if not found.entries.page_known:
         found.entries.page = names.code_page(_names_from(data, at), host=data[at + 5])
         found.entries.page_known = True
-    return names.decode(raw, found.entries.page)
+    name = names.decode(raw, found.entries.page)
+    tell_reading(found.warnings, name, found.entries.page)
+    return name
+
+
+def _tell_unmarked(name: str, raw: bytes, found: Directory) -> None:
+    if "name_encoding" not in found.warnings and name.encode() == raw:
+        tell_reading(found.warnings, name, "UTF-8")
 
 
 def _names_from(data: bytes, at: int) -> Iterator[bytes]:

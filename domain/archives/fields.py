@@ -61,7 +61,15 @@ def _unicode_name(field: bytes | None, flags: int, raw: bytes, notes: Notes) -> 
             reason=f"the entry {shown(raw)!r} has another Unicode name, {shown(name)!r}", entry=shown(raw)
         )
     notes.raw_paths.append(raw.decode("cp437"))
+    if name.encode() != raw:
+        tell_reading(notes.warnings, name, "its Unicode Path says")
     return name
+
+
+def tell_reading(warnings: dict[str, str], name: str, way: str) -> None:
+    """Of a name that is neither ASCII nor marked as UTF-8, so that readers differ; a million of them are told once."""
+    if "name_encoding" not in warnings:
+        warnings["name_encoding"] = f"{shown(name)!r} is read as {way}, and not so by every program"
 
 
 def extra_fields(extra: bytes, raw: bytes) -> dict[int | None, bytes]:

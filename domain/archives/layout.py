@@ -89,8 +89,8 @@ def _check_prefix(found: Directory, first: int, end: End, ranges: Ranges) -> Non
     if not first:
         return
     head = ranges.read(0, min(first + _LOCAL.size, _HEAD_BYTES, ranges.size))
-    if first == 4 and head.startswith(SPAN_MARKERS):
-        return
+    if first == 4 and not end.prefix and head.startswith(SPAN_MARKERS):
+        return  # a marker its own offsets count; 7-Zip does not open an archive whose offsets do not
     if head.startswith(LOCAL) or _holds_member(head[:first]):
         raise ArchiveHiddenEntries(reason="before the first one of the directory")
     found.warnings["prefix"] = f"{first} bytes precede the first member, as in a self-extracting archive"

@@ -25,6 +25,7 @@ _watch_option = click.option("--watch", "watched", is_flag=True, help="Show what
 @click.option("--profile", help="One of the installation's; how the ML service is to work.")
 @click.option("--threshold", type=click.FloatRange(0, 1), help="From 0 to 1: above it, something counts as flagged.")
 @click.option("--priority", type=click.Choice(["low", "normal", "high"]), help="Among your own waiting jobs.")
+@click.option("--deep", is_flag=True, help="Compare every header within an archive with its directory.")
 @click.option("--idempotency-key", help="Of one upload: sent again with the same key, it makes no second job.")
 @_watch_option
 @json_option
@@ -35,6 +36,7 @@ def upload(
     profile: str | None,
     threshold: float | None,
     priority: str | None,
+    deep: bool,
     idempotency_key: str | None,
     watched: bool,
     as_json: bool,
@@ -65,6 +67,7 @@ def upload(
                     profile=profile,
                     threshold=threshold,
                     priority=priority,
+                    inspection="deep" if deep else None,
                     idempotency_key=key,
                     progress=sent,
                 )

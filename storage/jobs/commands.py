@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, exc, text
 from domain.errors import Conflict, NotFound
 from domain.jobs import FINAL, RANKS, Event, Priority
 from storage.jobs import admission, inputs
-from storage.jobs.admission import RUNNING
+from storage.jobs.admission import COUNTED, lane
 from storage.jobs.statements import CLOSED, SNAPSHOT, move
 from storage.jobs.sweep import Due, due_of
 from storage.jobs.transitions import Moved, event_of, moved_of
@@ -21,7 +21,7 @@ _event = f"""event AS (
     SELECT id, event_seq, CASE WHEN status = 'pending' THEN 'created' ELSE status::text END, {SNAPSHOT}, owner_id
     FROM moved
     RETURNING job_id, seq, type, at, data)
-    SELECT moved.id, moved.owner_id, moved.kind, moved.step, moved.priority, moved.admitted,
+    SELECT moved.id, moved.owner_id, moved.kind, moved.step, moved.lane, moved.admitted,
            event.seq, event.type, event.at, event.data
     FROM moved JOIN event ON event.job_id = moved.id"""
 
@@ -37,21 +37,23 @@ _create_queued = text(f"""
     WITH moved AS (
         INSERT INTO jobs (id, owner_id, kind, title, description, params, input_file_id, owns_input, parent_id,
                           request_id, priority, status, step,
-                          queued_at, republish_at, admitted, published_at, publishes, event_seq)
+                          queued_at, republish_at, admitted, lane, published_at, publishes, event_seq)
         SELECT :id, :owner_id, :kind, :title, :description, CAST(:params AS jsonb), :input_file_id, :owns_input,
                :parent_id, :request_id, :priority, 'queued', :first_step, now(),
                now() + make_interval(secs => :republish),
-               room, CASE WHEN room THEN now() END, room::int, 1
-        FROM (SELECT {RUNNING} < :limit AS room) AS counted
+               running < :limit, {lane("ahead[:priority + 1]")}, CASE WHEN running < :limit THEN now() END,
+               (running < :limit)::int, 1
+        FROM ({COUNTED}) AS counted
         RETURNING *),
     {_event}""")
 _attach = text(f"""
     WITH moved AS (
         UPDATE jobs SET status = 'queued', step = :step, input_file_id = :input_file_id, owns_input = :owns_input,
             queued_at = now(), run_at = now(), republish_at = now() + make_interval(secs => :republish),
-            admitted = room, published_at = CASE WHEN room THEN now() END, publishes = room::int,
+            admitted = running < :limit, lane = {lane("ahead[jobs.priority + 1]")},
+            published_at = CASE WHEN running < :limit THEN now() END, publishes = (running < :limit)::int,
             event_seq = event_seq + 1, updated_at = now()
-        FROM (SELECT {RUNNING} < :limit AS room) AS counted
+        FROM ({COUNTED}) AS counted
         WHERE id = :id AND owner_id = :owner_id AND status = 'pending' AND cancel_requested_at IS NULL
         RETURNING jobs.*),
     {_event}""")
@@ -96,6 +98,7 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     owns_input: bool = False
     parent_id: UUID | None = None
     priority: Priority = Priority.NORMAL
+    takes_file: bool = True  # else it is queued without one
 
 
 class Ordered(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,17 +110,18 @@ class Ordered(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def create(connection: Connection, job: NewJob, *, limit: int, republish: float) -> Ordered:
-    """A job in `queued` when it has its file, in `pending` when it has not. Needs a transaction.
+    """A job in `queued` when it has its file or needs none, in `pending` when it waits for one. Needs a transaction.
 
     It is its turn when fewer than ``limit`` of its owner's jobs are under way; else it waits to be admitted.
 
     Raises:
         NotFound: the file it names was deleted meanwhile.
     """
-    values = msgspec.structs.asdict(job) | {"params": msgspec.json.encode(job.params).decode()}
+    values = {name: value for name, value in msgspec.structs.asdict(job).items() if name != "takes_file"}
+    values |= {"params": msgspec.json.encode(job.params).decode()}
     values["priority"] = RANKS[job.priority]
     values["request_id"] = structlog.contextvars.get_contextvars().get("request_id")
-    if job.input_file_id is None:
+    if job.input_file_id is None and job.takes_file:
         return _ordered(connection.execute(_create, values).one())
     admission.lock(connection, job.owner_id)
     try:
@@ -161,19 +165,27 @@ def cancel(connection: Connection, job_id: UUID, owner_id: UUID | None) -> tuple
     return connection.execute(_ask_to_cancel, values).rowcount == 1, None
 
 
-def rerun(connection: Connection, job_id: UUID, owner_id: UUID | None, new_id: UUID, first_step: str) -> NewJob | None:
+def rerun(
+    connection: Connection,
+    job_id: UUID,
+    owner_id: UUID | None,
+    new_id: UUID,
+    first_step: str,
+    *,
+    takes_file: bool = True,
+) -> NewJob | None:
     """A new job like that one, not stored yet; None when there is no such job. Needs the transaction that stores it:
     until its end nobody deletes the one it is like.
 
     Raises:
-        Conflict: it has not ended yet, or never had a file.
+        Conflict: it has not ended yet, or never had the file it works on.
     """
     row = connection.execute(_rerun, {"id": job_id, "owner_id": owner_id}).one_or_none()
     if row is None:
         return None
     if row.status not in FINAL:
         raise Conflict(reason=f"the job has not ended yet (it is {row.status}); cancel it first")
-    if row.input_file_id is None:
+    if row.input_file_id is None and takes_file:
         raise Conflict(reason="the job never had a file to work on")
     return NewJob(
         id=new_id,
@@ -187,6 +199,7 @@ def rerun(connection: Connection, job_id: UUID, owner_id: UUID | None, new_id: U
         owns_input=row.owns_input,
         parent_id=job_id,
         priority=next(priority for priority, rank in RANKS.items() if rank == row.priority),
+        takes_file=takes_file,
     )
 
 

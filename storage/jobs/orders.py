@@ -14,9 +14,9 @@ from storage.jobs import commands
 
 
 def new_job(order: JobOrder, owner_id: UUID, file_name: str | None) -> commands.NewJob:
-    """Raises Invalid or UnknownProfile when the pipeline does not take it."""
+    """Raises Invalid or UnknownProfile when the pipeline does not take what is ordered."""
     pipeline = named(dispatch.pipelines(), order.kind)
-    ordered = {"profile": order.profile, "threshold": order.threshold}
+    ordered = {"profile": order.profile, "threshold": order.threshold, "inspection": order.inspection}
     params = pipeline.read_params({name: value for name, value in ordered.items() if value is not None}, settings())
     return commands.NewJob(
         id=new_id(),

@@ -14,6 +14,7 @@ from storage.jobs.statements import CLOSED, LET_GO, REQUEUED, move
 from storage.jobs.transitions import Moved, moved_of
 
 BATCH = 500
+LANES_AHEAD = 3
 
 
 def _some(condition: str, order: str) -> str:
@@ -73,21 +74,28 @@ _abandoned = move(
 )
 _READY = "claim IS NULL AND NOT awaiting AND admitted AND status IN ('queued', 'processing')"
 # Each time nobody claims what was published, the next time is twice as far, up to 64 times: a long queue is no loss.
+# And it is published some lanes further ahead, so that nobody waits for ever behind others who have few jobs each.
 _due = text(f"""
     UPDATE jobs SET published_at = now(), publishes = publishes + 1,
+        lane = CASE WHEN publishes > 0 THEN GREATEST(lane - {LANES_AHEAD}, 0) ELSE lane END,
         republish_at = now() + make_interval(secs => :republish * 2 ^ LEAST(publishes, 6))
     WHERE {
     _some(f"{_READY} AND republish_at <= now() AND run_at <= now() AND cancel_requested_at IS NULL", "republish_at")
-} RETURNING id, kind, step, priority""")
+} RETURNING id, kind, step, lane""")
 # It may have been done by another message meanwhile, even to its end.
 _unpublished = text("""
     UPDATE jobs SET republish_at = now(), publishes = 0
     WHERE id = ANY(:ids) AND claim IS NULL AND completed_at IS NULL""")
-# The broker holds nothing for these tasks, so what was published and not claimed is lost.
+# What was published for these tasks and not claimed is lost: the broker was emptied, or holds nothing for them.
 _lost_messages = text(f"""
     UPDATE jobs SET republish_at = now(), publishes = 0
-    WHERE {_READY} AND kind || '.' || step = ANY(:tasks) AND republish_at > now() AND run_at <= now()
-        AND published_at < now() - make_interval(secs => :patience)""")
+    WHERE {
+    _some(
+        f"{_READY} AND kind || '.' || step = ANY(:tasks) AND republish_at > now() AND run_at <= now() "
+        "AND published_at <= now() - make_interval(secs => :patience)",
+        "republish_at",
+    )
+}""")
 _holders = text("SELECT DISTINCT claimed_by FROM jobs WHERE claim IS NOT NULL")
 
 
@@ -97,7 +105,7 @@ class Due(msgspec.Struct, frozen=True, kw_only=True):
     job_id: UUID
     kind: str
     step: str
-    priority: int
+    lane: int  # of the broker's queue, 0 is emptied first
 
 
 def holders(connection: Connection) -> list[str]:
@@ -143,11 +151,14 @@ def due(connection: Connection, republish: float) -> list[Due]:
 
 def lost_messages(connection: Connection, tasks: list[str], patience: float) -> int:
     """Make due again what was published for these tasks over ``patience`` seconds ago; the number of jobs."""
-    return connection.execute(_lost_messages, {"tasks": tasks, "patience": patience}).rowcount
+    found = 0
+    while (some := connection.execute(_lost_messages, {"tasks": tasks, "patience": patience}).rowcount) == BATCH:
+        found += some
+    return found + some
 
 
 def due_of(row: Row[Any]) -> Due:
-    return Due(job_id=row.id, kind=row.kind, step=row.step, priority=row.priority)
+    return Due(job_id=row.id, kind=row.kind, step=row.step, lane=row.lane)
 
 
 def unpublished(connection: Connection, ids: list[UUID]) -> None:

@@ -6,6 +6,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     DateTime,
+    Double,
     Enum,
     ForeignKey,
     Index,
@@ -43,6 +44,10 @@ jobs = Table(
     Column("stage", Text),
     Column("progress", SmallInteger, nullable=False, server_default=text("0")),
     Column("message", Text),
+    # where the present stage stood when it was first looked at, and when it will likely be over (domain.pace)
+    Column("pace_share", Double),
+    Column("pace_since", _time),
+    Column("eta_at", _time),
     Column("result_key", Text),
     Column("result_name", Text),
     Column("result_size", BigInteger),
@@ -69,6 +74,7 @@ jobs = Table(
     Column("publishes", SmallInteger, nullable=False, server_default=text("0")),
     Column("request_id", Text),  # of the request that ordered it, so that every log line it causes can be found
     Column("priority", SmallInteger, nullable=False, server_default=text("1")),  # 0 high, 1 normal, 2 low
+    Column("lane", SmallInteger, nullable=False, server_default=text("0")),  # see storage.jobs.admission
     # counted towards its owner's limit; a queued job that is not admitted waits in Postgres, not in the broker
     Column("admitted", Boolean, nullable=False, server_default=text("false")),
     Column("awaiting", Boolean, nullable=False, server_default=text("false")),
@@ -81,6 +87,7 @@ jobs = Table(
     Column("event_seq", Integer, nullable=False, server_default=text("0")),
     CheckConstraint("progress BETWEEN 0 AND 100", name="progress_is_percent"),
     CheckConstraint("priority BETWEEN 0 AND 2", name="priority_is_known"),
+    CheckConstraint("lane BETWEEN 0 AND 9", name="lane_is_known"),
     CheckConstraint("admitted OR status <> 'processing'", name="processing_is_admitted"),
     CheckConstraint("(status = 'failed') = (error_code IS NOT NULL)", name="failed_has_error"),
     CheckConstraint(f"(status IN {_final}) = (completed_at IS NOT NULL)", name="final_has_time"),

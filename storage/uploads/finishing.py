@@ -5,7 +5,6 @@ the file, the job and the end of the upload in one transaction. Every step may b
 the last byte does it, and where its process died the tick `uploads.sweep`.
 """
 
-import hashlib
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +31,7 @@ from storage.database import autocommit, transaction
 from storage.failpoints import reached
 from storage.jobs import commands, orders
 from storage.uploads import receiving, removal
+from storage.uploads.content import Content
 from storage.uploads.receiving import Held
 
 READ_BYTES = 1024**2  # of one range, when an object has to be read again
@@ -73,8 +73,8 @@ def take(upload_id: UUID) -> Held | None:
         return held if connection.execute(_take, values).rowcount == 1 else None
 
 
-def finish(held: Held, sha256: str | None = None) -> None:
-    """Make the file of a whole upload, and its job if it asked for one; ``sha256`` where it is known already.
+def finish(held: Held, content: Content | None = None) -> None:
+    """Make the file of a whole upload, and its job if it asked for one; ``content`` where it is known already.
 
     Raises:
         UploadLocked: the claim is another's by now, or it is done.
@@ -87,7 +87,7 @@ def finish(held: Held, sha256: str | None = None) -> None:
         if row is None:
             raise UploadLocked(retry_after=1)
         try:
-            stored = _stored(held, row, sha256)
+            stored = _stored(held, row, content)
         except ObjectMissing as error:
             if row.long_ago:
                 _log.error("upload_lost", upload_id=str(held.id), key=row.object_key)
@@ -125,12 +125,12 @@ def _commit(held: Held, row: Any, stored: StoredObject) -> commands.Ordered | No
 # ---------------------------------------------------------------- the object
 
 
-def _stored(held: Held, row: Any, sha256: str | None) -> StoredObject:
+def _stored(held: Held, row: Any, content: Content | None) -> StoredObject:
     said = metadata(row.metadata)
     name, declared = name_of(said), type_of(said)
     key = row.object_key
     if row.sources is not None:
-        sha256 = _concatenate(held, row, name, declared)
+        content = _concatenate(held, row, name, declared)
     elif row.length == 0:
         objects.put(key, b"", content_type_of(b"", declared, name))
     elif row.multipart_id is None:
@@ -138,16 +138,17 @@ def _stored(held: Held, row: Any, sha256: str | None) -> StoredObject:
     else:
         _complete_parts(row)
     head = objects.read_range(key, 0, SNIFF_BYTES)
-    if not row.partial and sha256 is None:
-        sha256 = _sha256(key, row.length)
+    if not row.partial and content is None:
+        content = _read(key, row.length)
     return StoredObject(
         id=row.id,
         key=key,
         name=name,
         size=row.length,
-        sha256=sha256 or "",
+        sha256=content.sha256 if content else "",
         content_type=content_type_of(head, declared, name),
         kind=kind_of(head),
+        local_headers=content.local_headers if content else None,
     )
 
 
@@ -165,12 +166,11 @@ def _complete_parts(row: Any) -> None:
             raise ObjectMissing(key=row.object_key) from error
 
 
-def _sha256(key: str, size: int) -> str:
+def _read(key: str, size: int) -> Content:
     """Of an object, read once: hashlib's state cannot be kept between processes."""
-    digest = hashlib.sha256()
-    for start in range(0, size, READ_BYTES):
-        digest.update(_range(key, start, min(READ_BYTES, size - start)))
-    return digest.hexdigest()
+    content = Content()
+    content.update(_range(key, start, min(READ_BYTES, size - start)) for start in range(0, size, READ_BYTES))
+    return content
 
 
 def _range(key: str, start: int, length: int) -> bytes:
@@ -180,8 +180,8 @@ def _range(key: str, start: int, length: int) -> bytes:
     return data
 
 
-def _concatenate(held: Held, row: Any, name: str, declared: str | None) -> str:
-    """Write the partial uploads as one object; the answer is its SHA-256.
+def _concatenate(held: Held, row: Any, name: str, declared: str | None) -> Content:
+    """Write the partial uploads as one object; the answer is what is known of it.
 
     Through this process and not by UploadPartCopy: the digest needs every byte once anyway, a part may not be below 5
     MiB while a partial upload may, and `rclone serve s3` answers such a copy with 200 and copies nothing (measured).
@@ -192,11 +192,12 @@ def _concatenate(held: Held, row: Any, name: str, declared: str | None) -> str:
         raise ObjectMissing(key=row.object_key)
     parts = _cut([(piece.object_key, piece.length) for piece in pieces if piece is not None], row.part_size)
     first = next(parts, b"")
-    digest = hashlib.sha256(first)
+    content = Content()
+    content.update([first])
     content_type = content_type_of(first[:SNIFF_BYTES], declared, name)
     if row.length <= row.part_size:
         objects.put(row.object_key, first, content_type)
-        return digest.hexdigest()
+        return content
     if row.multipart_id is not None:  # of somebody who died
         objects.abort_multipart(row.object_key, row.multipart_id)
     multipart_id = objects.create_multipart(row.object_key, content_type)
@@ -205,10 +206,10 @@ def _concatenate(held: Held, row: Any, name: str, declared: str | None) -> str:
     etags = [objects.upload_part(row.object_key, multipart_id, 1, first)]
     del first
     for part in parts:
-        digest.update(part)
+        content.update([part])
         etags.append(objects.upload_part(row.object_key, multipart_id, len(etags) + 1, part))
     objects.complete_multipart(row.object_key, multipart_id, etags)
-    return digest.hexdigest()
+    return content
 
 
 def _cut(pieces: list[tuple[str, int]], size: int) -> Iterator[bytes]:

@@ -1,5 +1,8 @@
 """Bad input to the jobs' endpoints: each has its code, and leaves nothing behind."""
 
+import gzip
+import json
+import socket
 from typing import Any
 
 import httpx
@@ -143,3 +146,55 @@ def test_what_a_job_does_not_have_yet_is_409(scripted_user: User) -> None:
     for path in ("/file", "/zip-info", "/zip-contents", "/results", "/results.xlsx"):
         answer = scripted_user.http.get(f"/jobs/{job['id']}{path}")
         assert (answer.status_code, answer.json()["code"]) == (409, "job_not_ready"), path
+
+
+# ---------------------------------------------------------------- what would be ignored, or is not known
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "content_type"),
+    [
+        ("POST", "/upload", "application/octet-stream"),
+        ("PUT", "/upload", "text/plain"),
+        ("POST", "/jobs", "application/json"),
+        ("POST", "/jobs", "multipart/form-data; boundary=b"),
+        ("POST", "/uploads", "application/offset+octet-stream"),
+        ("POST", "/uploads/direct", "application/json"),
+        ("POST", "/auth/login", "application/json"),
+    ],
+)
+def test_a_packed_body_is_refused_and_not_taken_for_what_is_in_it(
+    scripted: Stack, scripted_user: User, rows: Rows, method: str, path: str, content_type: str
+) -> None:
+    before = count(rows), objects(scripted)
+    headers = {"Content-Type": content_type, "Content-Encoding": "gzip", "Tus-Resumable": "1.0.0"}
+    answer = scripted_user.http.request(method, path, content=gzip.compress(b"{}"), headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (415, "content_encoding_unsupported")
+    assert answer.json()["details"] == {"encoding": "gzip"}
+    assert (count(rows), objects(scripted)) == before
+
+
+def test_a_body_that_says_it_is_not_packed_is_taken(scripted_user: User) -> None:
+    answer = scripted_user.http.post("/jobs", json={"title": "t"}, headers={"Content-Encoding": "identity"})
+    assert answer.status_code == 202
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "code"),
+    [
+        ("BREW /api/v1/jobs HTTP/1.1", 501, "method_unknown"),
+        ("PROPFIND /api/v1/jobs HTTP/1.1", 405, "method_not_allowed"),
+        ("PROPFIND /nowhere HTTP/1.1", 404, "not_found"),
+        ("GET /api/v1/jobs HTTP/9.9", 400, "malformed_request"),
+        ("nonsense", 501, "method_unknown"),
+    ],
+)
+def test_a_request_that_is_none_is_answered_with_a_problem(scripted: Stack, line: str, status: int, code: str) -> None:
+    url = httpx.URL(scripted.url)
+    with socket.create_connection((url.host, url.port or 80), timeout=10) as client:
+        client.sendall(f"{line}\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
+        answer = b"".join(iter(lambda: client.recv(65536), b""))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(f"HTTP/1.1 {status} ".encode())
+    assert b"content-type: application/problem+json" in head.lower()
+    assert json.loads(body)["code"] == code

@@ -144,8 +144,9 @@ def test_several_files_are_several_jobs_and_the_worst_end_counts(at: Terminal) -
     assert [jobs[job_id]["title"] for job_id in ids] == ["note.txt", "broken.zip", "sample.zip"]
     assert [jobs[job_id]["status"] for job_id in ids] == ["succeeded", "failed", "succeeded"]
     assert f"{ids[1]} failed in inspect: archive_not_zip: " in done.stderr
-    lines = [json.loads(line) for line in at.run("upload", "--watch", "--json", "note.txt").stdout.splitlines()]
-    assert [line["status"] for line in lines] == ["succeeded"]
+    done = at.run("upload", "--watch", "--json", "--deep", "sample.zip")
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(line["status"], line["inspection"]) for line in lines] == [("succeeded", "deep")]
 
 
 def test_events_as_json_are_those_of_the_stream(at: Terminal, http: User) -> None:

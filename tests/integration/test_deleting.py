@@ -172,14 +172,14 @@ def test_a_running_job_that_is_deleted_ends_as_cancelled_wherever_it_is_followed
                 ready[0].set()
         return told
 
-    def of_owner() -> tuple[str, bool]:
+    def of_owner() -> tuple[str, str]:
         with again(scripted_user) as user, connect_sse(user.http, "GET", "/events") as source:
             ready[1].set()
             for sse in source.iter_sse():
                 assert time.monotonic() < too_late, "nobody was told"
                 body = json.loads(sse.data) if sse.data else {}
                 if body.get("type") == "cancelled":
-                    return body["job_id"], bool(sse.id)
+                    return body["job_id"], sse.id
         raise AssertionError("the stream ended")
 
     def of_socket() -> list[str]:
@@ -194,10 +194,11 @@ def test_a_running_job_that_is_deleted_ends_as_cancelled_wherever_it_is_followed
     assert all(one.wait(10) for one in ready)
     time.sleep(0.3)  # the owner's stream begins with what happens from now on
     assert scripted_user.http.delete(f"/jobs/{job}").status_code == 204
-    streamed, (told, _), socketed = following[0].result(10), following[1].result(10), following[2].result(10)
+    streamed, (told, place), socketed = following[0].result(10), following[1].result(10), following[2].result(10)
     assert streamed[-1] == "cancelled"
     assert streamed.count("cancelled") == 1
     assert told == job
+    assert ":" in place, "one resumes at a position of this stream, not at the number of a job's event"
     assert socketed[-2:] == ["cancelled", "1000"]
     assert scripted_user.http.get(f"/jobs/{job}").status_code == 404
     assert scripted_user.http.get(f"/jobs/{job}/events").status_code == 404

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import time
 import zipfile
 from typing import Any
 
@@ -217,7 +218,9 @@ def test_completions_are_checked(
     assert completion(scripted, NOBODY, fine) == (404, "not_found")
     assert completion(scripted, job["id"], {"status": "perhaps"}) == (422, "invalid")
     assert completion(scripted, job["id"], {"state": "succeeded"}) == (422, "invalid")
-    assert completion(scripted, job["id"], {"status": "done", "output_object": "inputs/other"}) == (422, "invalid")
+    own = f"results/{job['id']}/"
+    for elsewhere in ("inputs/other", f"{own}../x", f"{own}a/../../x", f"{own}./x", f"{own}/x", own):
+        assert completion(scripted, job["id"], {"status": "done", "output_object": elsewhere}) == (422, "invalid")
     assert completion(scripted, job["id"], fine) == (409, "job_not_ready")
     assert completion(scripted, job["id"], {"status": "x" * 2_000_000})[0] == 413
     stored = rows.execute("SELECT status, signal FROM jobs WHERE id = %s", [job["id"]]).fetchone()
@@ -235,6 +238,7 @@ def test_progress_of_the_service_moves_the_bar_and_never_back(scripted: Stack, s
             sent = True
             for percent in (50, 20, 90):
                 body = {"progress": percent, "message": f"{percent} of 100"}
+                time.sleep(0.11)  # what follows more closely is stored and not announced
                 assert httpx.post(url, json=body, headers=headers).status_code == 204
         if event.type == "progress":
             seen.append((event.data["progress"], event.data["message"]))

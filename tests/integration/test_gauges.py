@@ -94,7 +94,7 @@ def test_each_gauge_counts_what_it_says(client: TestClient[Litestar]) -> None:
             job_rows.queued(),
             f"status = 'failed', step = NULL, error_code = '{code}', completed_at = now() - interval '{ago}'",
         )
-    assert dispatch.publish(Due(job_id=old, kind="inference", step="inspect", priority=1))
+    assert dispatch.publish(Due(job_id=old, kind="inference", step="inspect", lane=0))
     once_a_slot("jobs.sweep", lambda: None, 1)()
     reconcile()
     seen = scrape(client)
@@ -163,7 +163,8 @@ def test_no_gauge_reads_the_whole_table() -> None:
         finally:
             connection.execute(text("RESET enable_seqscan"))
     assert "ix_jobs_" in plan
-    assert "Seq Scan on jobs" not in plan, plan
+    for table in ("jobs", "recordings", "mango_deliveries"):
+        assert f"Seq Scan on {table}" not in plan, plan
 
 
 # ---------------------------------------------------------------- rules and documentation
@@ -202,5 +203,6 @@ def test_every_gauge_of_the_engine_is_explained_and_what_must_not_grow_has_a_rul
     ruled = set(re.findall(r"millrace_\w+", "".join(rule["expr"] for rule in rules())))
     assert engine - {name.removesuffix("_total") for name in ruled} == {
         "millrace_jobs",
+        "millrace_recordings",
         "millrace_housekeeping_pass_seconds",
     }

@@ -263,6 +263,15 @@ def odd() -> Iterator[Case]:
         yield Case(f"ZIP64 {sentinels}", archive(TEXT, Member(name=b"b"), zip64=True, sentinels=sentinels))
     yield Case("empty", archive())
     yield Case("comment", archive(TEXT, comment="Итог".encode()))
-    yield Case("span marker", archive(Member(), prefix=b"PK00"))
+    for marker in (b"PK00", b"PK\x07\x08"):
+        counted = archive(Member(offset=4), prefix=marker, directory_offset=4 + len(Member().local()))
+        yield Case(f"span marker {marker!r}", counted)
+        yield Case(f"span marker {marker!r} that no offset counts", archive(Member(), prefix=marker),
+                   warnings=frozenset({"prefix"}))  # fmt: skip
+    for page in ("cp866", "cp1251", "utf-8"):
+        yield Case(f"name in {page}", archive(Member(name="Отчёт.txt".encode(page))),
+                   warnings=frozenset({"name_encoding"}))  # fmt: skip
+    beside = Member(name=b"report.txt", extra=unicode_field(b"report.txt", "отчёт.txt"))
+    yield Case("name in a Unicode Path", archive(beside), warnings=frozenset({"name_encoding"}))
     yield Case("no moment", archive(Member(stamp=0xFFFFFFFF)))
     yield Case("archive within", archive(Member(name=b"inner.zip", data=archive(TEXT)), Member(name=b"z")))

@@ -1,9 +1,7 @@
-"""The corpus of hostile and odd archives gets its verdicts, and what we accept reads the same elsewhere."""
+"""The corpus of hostile and odd archives gets its verdicts, in little time and memory."""
 
 import io
-import os
 import re
-import shutil
 import struct
 import subprocess
 import sys
@@ -57,43 +55,6 @@ def test_the_policy_names_every_code_and_warning() -> None:
     codes = {error.code for error in tree() if issubclass(error, ArchiveRefused)} - {"archive_refused", "archive_bomb"}
     told = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
     assert told == codes | {word for case in CORPUS for word in case.warnings} | {"dicom", "local_headers"}
-
-
-# ---------------------------------------------------------------- what others read
-
-ACCEPTED = [case for case in CORPUS if case.code is None and not case.warnings and case.name != "empty"]
-
-
-@pytest.mark.parametrize("case", ACCEPTED, ids=lambda case: repr(case.name))
-def test_zipfile_lists_what_we_accept_without_a_warning(case: Case) -> None:
-    theirs = zipfile.ZipFile(io.BytesIO(case.data)).infolist()
-    ours = [
-        (one.name, one.size, one.compressed_size, one.crc32, one.header_offset) for one in listed(case.data).entries
-    ]
-    assert ours == [(one.filename, one.file_size, one.compress_size, one.CRC, one.header_offset) for one in theirs]
-
-
-@pytest.mark.parametrize("tool", ["zipinfo", "bsdtar", "7z", "7za", "7zz"])
-def test_other_programs_list_what_we_accept_without_a_warning(tool: str, tmp_path: Path) -> None:
-    if shutil.which(tool) is None:
-        pytest.skip(f"{tool} is not installed")
-    path = tmp_path / "a.zip"
-    for case in ACCEPTED:
-        path.write_bytes(case.data)
-        ours = [entry.name for entry in listed(case.data).entries]
-        assert _names(tool, path) == ours, case.name
-
-
-def _names(tool: str, path: Path) -> list[str]:
-    words = {"zipinfo": ["-1"], "bsdtar": ["-tf"]}.get(tool, ["l", "-slt", "-ba", "-scsUTF-8"])
-    run = subprocess.run(
-        [tool, *words, str(path)], capture_output=True, timeout=30, env={**os.environ, "LC_ALL": "C.UTF-8"}
-    )
-    assert run.returncode <= (tool == "zipinfo"), run.stderr  # 1 is a remark of zipinfo, e.g. on a span marker
-    lines = run.stdout.decode().splitlines()
-    if tool in ("zipinfo", "bsdtar"):
-        return lines
-    return [line.removeprefix("Path = ") for line in lines if line.startswith("Path = ")]
 
 
 # ---------------------------------------------------------------- cost

@@ -23,14 +23,14 @@ import msgspec
 
 from domain.accounts import Account, TokenGrant
 from domain.files import decode_text
-from domain.jobs import Event, Job, JobPage, Priority, Status
+from domain.jobs import Event, Inspection, Job, JobPage, Priority, Status
 from millrace.errors import BadKey, JobIsFinal, NotFound
 from millrace.following import follow
 from millrace.reading import Counted, Progress, media_type
 from millrace.tokens import kept_token
 from millrace.wire import Wire
 
-__all__ = ["Account", "Client", "Event", "Job", "Priority", "ResultPage", "Status", "TokenGrant"]
+__all__ = ["Account", "Client", "Event", "Inspection", "Job", "Priority", "ResultPage", "Status", "TokenGrant"]
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 JOBS_ON_A_PAGE, ROWS_ON_A_PAGE = 100, 1000  # the most the server gives
@@ -111,11 +111,13 @@ class Client:
         profile: str | None = None,
         threshold: float | None = None,
         priority: Priority | str | None = None,
+        inspection: Inspection | str | None = None,
         idempotency_key: str | None = None,
         progress: Progress | None = None,
     ) -> Job:
         """Order a job on a file, which is read from disk as it is sent.
 
+        ``inspection="deep"`` has every header within an archive compared with its directory.
         ``progress(sent, size)`` is called as the bytes go out. ``idempotency_key`` (None: a new one) makes the same
         call, made again after a lost answer or a crash, answer with the first job.
 
@@ -128,6 +130,7 @@ class Client:
         name = decode_text(os.fsencode(path.name))  # a file's name may be in another encoding than this system's
         given = {"title": title, "description": description, "kind": kind, "profile": profile}
         given |= {"threshold": None if threshold is None else repr(threshold), "priority": priority and str(priority)}
+        given["inspection"] = inspection and str(inspection)
         fields = {name: value for name, value in given.items() if value is not None}
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
