@@ -25,7 +25,7 @@ from tests.faults.verdict import Verdict, judge, settled
 
 TOKEN = "token-of-the-patient-ml-service"
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "chaos.json"
-SHARE = 0.15  # of the jobs that are cancelled or deleted as they run, and of those that are rerun or deleted later
+SHARE = 0.3  # of the jobs that are cancelled or deleted as they run, and of those that are rerun or deleted later
 APPS = ("api", "worker", "sweeper", "beat")
 # Everything waits less than by default, so that a round has many recoveries in it.
 QUICK = {"LEASE_SECONDS": "3", "SWEEP_SECONDS": "0.5", "REDISPATCH_SECONDS": "4", "RETRY_BASE_SECONDS": "0.2"}
