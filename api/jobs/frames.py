@@ -9,7 +9,7 @@ from uuid import UUID
 
 import msgspec
 
-from api.jobs.hub import Ended, Hub, Quiet, Reread, framed
+from api.jobs.hub import Ended, Hub, Quiet, Reread, Told, framed
 from api.objects import blocking
 from api.server import Wire
 from domain.jobs import TERMINAL, Event, EventType
@@ -38,6 +38,7 @@ async def of_job(hub: Hub, job_id: UUID, seen: int, wire: Wire | None = None) ->
     """The events of a job that follow number ``seen``, to the terminal one; without those that the hub, while this
     waits, writes to ``wire`` itself."""
     async with hub.listen(events.channel(job_id), seen, wire) as heard:
+        end: Told | None = None
         while True:
             while stored := await blocking(_replay, job_id, heard.seen):
                 for event in stored:
@@ -45,6 +46,9 @@ async def of_job(hub: Hub, job_id: UUID, seen: int, wire: Wire | None = None) ->
                     heard.seen = event.seq or heard.seen
                     if event.type in TERMINAL:
                         return
+            if end is not None:  # the table has neither it nor the one before it any more: the job was deleted
+                yield Frame(str(end.seq), end.type, end.data, end.sse)
+                return
             while True:
                 message = await heard.next()
                 if isinstance(message, Quiet):
@@ -61,6 +65,7 @@ async def of_job(hub: Hub, job_id: UUID, seen: int, wire: Wire | None = None) ->
                     if message.type in TERMINAL:
                         return
                 elif message.seq > heard.seen:
+                    end = message if message.type in TERMINAL else None
                     break  # one before it is missing
 
 
@@ -86,7 +91,9 @@ async def of_owner(hub: Hub, owner_id: UUID, position: str | None, wire: Wire | 
                     break
                 if isinstance(message, Ended):
                     return
-                yield Frame(None, message.type, message.data, message.sse)
+                # what the table does not have: live percentages, and the end of a job that was deleted, whose number is
+                # no position here
+                yield Frame(None, message.type, message.data, message.sse if message.seq is None else None)
 
 
 def _replay(job_id: UUID, after: int) -> list[Event]:

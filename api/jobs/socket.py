@@ -18,7 +18,7 @@ from api.problems import closing
 from api.tickets import TICKET
 from domain.accounts import Principal
 from domain.errors import Invalid, MillraceError, NotFound
-from domain.jobs import FINAL, Job
+from domain.jobs import FINAL, TERMINAL, Job
 from storage.database import autocommit
 from storage.jobs import views
 
@@ -62,6 +62,8 @@ async def _send(socket: WebSocket[Any, Any, Any], hub: Hub, job_id: UUID, seen: 
             if frame.type is not None:
                 await socket.send_data(frame.data.decode())
                 seen = int(frame.place) if frame.place else seen
+                if frame.type in TERMINAL:
+                    return True
     job, last = await blocking(standing, job_id, None)
     return job in FINAL and seen >= last
 

@@ -13,7 +13,7 @@ from litestar.params import FromPath, HeaderParameter, QueryParameter
 from litestar.response import Stream
 from litestar.response.base import ASGIResponse
 from litestar.response.streaming import ASGIStreamingResponse
-from litestar.types import Receive, Send
+from litestar.types import HTTPResponseBodyEvent, Receive, Send
 
 from api.jobs import frames
 from api.jobs.examples import EVENTS
@@ -165,7 +165,10 @@ class _Unwatched(ASGIStreamingResponse):
     __slots__ = ()
 
     async def send_body(self, send: Send, receive: Receive) -> None:
-        await self._stream(send)
+        async for chunk in self.iterator:
+            data = chunk if isinstance(chunk, bytes) else chunk.encode()
+            await send(HTTPResponseBodyEvent(type="http.response.body", body=data, more_body=True))
+        await send(HTTPResponseBodyEvent(type="http.response.body", body=b"", more_body=False))
 
 
 async def _frames(account_id: UUID, source: AsyncGenerator[Frame]) -> AsyncIterator[bytes]:

@@ -28,6 +28,7 @@ WEIGHTS: Mapping[str, int] = {
     "api": 5,
     "redis": 5,  # SIGKILL; it comes back empty
     "redis flushed": 7,
+    "s3": 4,  # SIGKILL; what it has answered is on disk, parts of uploads that are not complete are gone
     "connections": 10,  # pg_terminate_backend on half of ours
     "postgres backend": 3,  # SIGKILL to one: the server ends all of them and recovers
 }
@@ -61,6 +62,7 @@ class Killer:
             "api": lambda: self._kill(self._nodes["api"]),
             "redis": lambda: self._kill(self._nodes["redis"]),
             "redis flushed": self._flush,
+            "s3": lambda: self._kill(self._nodes["s3"]),
             "connections": self._terminate_backends,
             "postgres backend": self._kill_backend,
         }
