@@ -55,7 +55,7 @@ test-hosts: $(VENV)/dev ## two worker hosts and an API host that lose each other
 	@test "$$(id -u)" = 0 && command -v ip >/dev/null || { echo "make test-hosts needs root and iproute2: apt-get install iproute2, then as root"; exit 1; }
 	$(BIN)/python -m pytest tests/hosts
 
-chaos: $(VENV)/dev ## 1,000 deaths under load: no job lost, no effect twice (some twenty minutes)
+chaos: $(VENV)/dev ## 1,000 deaths under load: no job lost, no effect twice (half an hour, more on a busy machine)
 	$(BIN)/python -m tests.faults.chaos --kills 1000 --seed 1
 
 kills-recordings: $(VENV)/dev ## a hundred deaths of the worker that fetches recordings: each kept once, none missing

@@ -115,9 +115,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--seconds", type=float, help="at most; by default 2 s a kill")
+    parser.add_argument("--seconds", type=float, help="at most; by default 4 s a kill")
     options = parser.parse_args()
-    seconds = options.seconds or options.kills * 2
+    seconds = options.seconds or options.kills * 4
     with house({**QUICK, **WIDE}) as (stack, ml):
         played = play(stack, ml, kills=options.kills, seconds=seconds, seed=options.seed, settle=90, resend=True)
     report = played.report()

@@ -33,6 +33,7 @@ WEIGHTS: Mapping[str, int] = {
     "postgres backend": 3,  # SIGKILL to one: the server ends all of them and recovers
 }
 
+MEAN_SECONDS = 1.0  # between two deaths at most, on the average
 WORK_SECONDS = 4.0  # to wait for a job to move before the next death
 
 
@@ -69,7 +70,8 @@ class Killer:
         try:
             while sum(self.kills.values()) < kills and time.monotonic() - began < seconds:
                 left = kills - sum(self.kills.values())
-                mean = (seconds - (time.monotonic() - began)) / left * 0.6  # a kill takes time itself
+                # a kill takes time itself, and more of it on a busy machine
+                mean = min((seconds - (time.monotonic() - began)) / left * 0.6, MEAN_SECONDS)
                 time.sleep(min(self._random.expovariate(1 / mean), 3 * mean))
                 self._await_work()
                 (kind,) = self._random.choices(list(WEIGHTS), list(WEIGHTS.values()))
