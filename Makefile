@@ -8,10 +8,10 @@ export FILE ?=
 JOBS   ?= 3
 TESTS  ?= tests/faults/test_short_chaos.py tests/integration tests/unit
 # the ways in and out beside the main job: a target of their own keeps `make test` under five minutes
-MORE    = tests/console $(addprefix tests/integration/test_,cli.py client.py digests.py direct.py equal_files.py \
-	inspections.py member_memory.py members.py quotas.py redirects.py sessions.py slow_clients.py tus.py \
-	tus_clients.py tus_interrupted.py tus_killed.py upload_memory.py webhooks.py webhooks_live.py calls.py mango.py \
-	recordings.py recordings_killed.py calls_retention.py demo.py fetching.py mail_servers.py)
+MORE    = tests/console $(addprefix tests/integration/test_,calls.py calls_retention.py cli.py client.py demo.py digests.py \
+	direct.py equal_files.py fetching.py inspections.py mail_servers.py mango.py member_memory.py members.py quotas.py \
+	recordings.py recordings_killed.py redirects.py rough_streams.py sessions.py slow_clients.py tus.py tus_clients.py \
+	tus_interrupted.py tus_killed.py upload_memory.py webhooks.py webhooks_live.py)
 PYTEST  = $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 # what a broker could make a difference to; the rest of the tests do without one, or are about Redis itself
 ON_ANY_BROKER = $(addprefix tests/integration/test_,whole_way.py failures.py control.py workers_lost.py) \
@@ -55,7 +55,7 @@ test-hosts: $(VENV)/dev ## two worker hosts and an API host that lose each other
 	@test "$$(id -u)" = 0 && command -v ip >/dev/null || { echo "make test-hosts needs root and iproute2: apt-get install iproute2, then as root"; exit 1; }
 	$(BIN)/python -m pytest tests/hosts
 
-chaos: $(VENV)/dev ## 1,000 deaths under load: no job lost, no effect twice (some twenty minutes)
+chaos: $(VENV)/dev ## 1,000 deaths under load: no job lost, no effect twice (half an hour, more on a busy machine)
 	$(BIN)/python -m tests.faults.chaos --kills 1000 --seed 1
 
 kills-recordings: $(VENV)/dev ## a hundred deaths of the worker that fetches recordings: each kept once, none missing

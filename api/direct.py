@@ -38,7 +38,7 @@ from domain.errors import (
 )
 from domain.files import UNKNOWN_TYPE, UNNAMED, File, clean_name, content_type_of, kind_of
 from domain.identity import new_id
-from storage import direct, files, objects
+from storage import direct, discarding, files, objects
 from storage.configuration import settings
 from storage.database import autocommit, transaction
 from storage.direct import Begun
@@ -170,7 +170,7 @@ def _begin(order: DirectOrder, owner_id: UUID, once: Once) -> None:
             headers = {"Location": location, "Cache-Control": "no-store"}
             once.record(connection, Response(_seen(begun, {}), status_code=201, headers=headers))
     except MillraceError:
-        objects.abort_multipart(key, begun.upload_id)
+        discarding.discard_multipart(key, begun.upload_id)
         raise
 
 

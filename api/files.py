@@ -17,9 +17,9 @@ from api.objects import blocking
 from api.openapi.operation import documented
 from api.uploads import StoredObject, documented_upload, receive
 from domain.accounts import Principal
-from domain.errors import FileInUse, Invalid, MillraceError, NotFound
+from domain.errors import FileInUse, Invalid, NotFound
 from domain.files import File, FilePage, FileUrl, inert
-from storage import files, objects
+from storage import discarding, files, objects
 from storage.configuration import settings
 from storage.database import transaction
 
@@ -115,10 +115,7 @@ async def file_url(filename: FromPath[str], principal: NamedDependency[Principal
 def delete_file(filename: FromPath[str], principal: NamedDependency[Principal]) -> None:
     """409 `file_in_use` while a job names it."""
     keys = files.delete(filename, _owner(principal))
-    try:
-        objects.delete(keys)
-    except MillraceError:  # the file is gone for its owner all the same; what is left costs only space
-        log.warning("an object without a row stays", keys=keys)
+    discarding.discard(keys)
 
 
 async def _upload(request: Request[Any, Any, Any], principal: Principal, key: str | None) -> Response[File]:

@@ -161,11 +161,19 @@ def _check_repeated(job_id: UUID, outcome: str) -> None:
     **documented(*_ERRORS),
 )
 def report_progress(job_id: FromPath[UUID], data: JSONBody[Progress]) -> None:
-    """Optional, as often as the service likes. 409 `job_not_ready` when the job does not wait for the service."""
+    """Optional, as often as the service likes: the job has the newest, its streams are told ten times a second at
+    most. From the pace of the reports comes the job's `eta_seconds`. 409 `job_not_ready` when the job does not wait
+    for the service."""
     percent = _FROM + round(data.progress / 100 * (_UNTIL - _FROM))
     with autocommit() as connection:
         reported = transitions.remote_progress(
-            connection, job_id, percent, data.message, waits=WAITING_STEP, asks=ASKING_STEP
+            connection,
+            job_id,
+            percent,
+            data.message,
+            waits=WAITING_STEP,
+            asks=ASKING_STEP,
+            share=data.progress / 100,
         )
         if reported is None:
             known = views.signalled(connection, job_id)
@@ -173,7 +181,8 @@ def report_progress(job_id: FromPath[UUID], data: JSONBody[Progress]) -> None:
         if known is None:
             raise NotFound(what="job")
         raise JobNotReady(what="submission", status=known[0])
-    events.announce([reported])
+    if reported.due:
+        events.announce([(reported.owner_id, reported.event)])
 
 
 routes = [complete, report_progress]

@@ -18,6 +18,7 @@ from litestar import Litestar
 from api.room import Room
 from domain.errors import StorageUnavailable
 from storage import objects
+from storage.configuration import settings
 
 # httpx logs every URL at INFO, and a presigned URL is a key to the object
 logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -34,8 +35,7 @@ BUFFER_WAIT_SECONDS = 120.0
 READ_BACKS = 2  # uploads straight to the store that one process reads back to verify; each fills a core
 CLEAN_UP_SECONDS = 5.0  # an abort is one call
 
-# write: how long the store may take no byte; read: it may well think for a while after the last byte of a part
-TIMEOUTS = httpx.Timeout(connect=5, write=20, read=30, pool=5)
+WRITE_SECONDS = 20.0  # for which the store may take no byte
 
 
 class Gateway:
@@ -44,7 +44,9 @@ class Gateway:
     def __init__(self) -> None:
         # No limit on connections: each serves one client's request, and those are limited in front of us.
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=32)
-        self.http = httpx.AsyncClient(timeout=TIMEOUTS, limits=limits, follow_redirects=False)
+        answer = settings().s3_answer_seconds  # it may well think for a while after the last byte of a part
+        timeouts = httpx.Timeout(connect=5, write=min(WRITE_SECONDS, answer), read=answer, pool=5)
+        self.http = httpx.AsyncClient(timeout=timeouts, limits=limits, follow_redirects=False)
         self.room = Room()
         self._units = asyncio.Semaphore(BUFFER_BYTES // UNIT)
         self._turn = asyncio.Lock()

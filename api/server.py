@@ -1,6 +1,10 @@
-"""HTTP as uvicorn speaks it, but with an end to a request's head: httptools sets none, and would take gigabytes."""
+"""HTTP as uvicorn speaks it, but with an end to a request's head: httptools sets none, and would take gigabytes.
+
+And with a way past ASGI for those who send the same bytes to thousands (``Wire``).
+"""
 
 import sys
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -18,6 +22,47 @@ _TOO_LARGE = (
 )
 
 
+WIRE = "millrace.wire"  # in the scope's extensions
+
+
+class Wire:
+    """The connection below one answer in chunks. Through ASGI each event costs each stream a task's turn and some ten
+    calls; an event that is the same for all is put into a chunk once and written to each connection from here."""
+
+    __slots__ = ("_cycle", "gone")
+
+    def __init__(self) -> None:
+        self._cycle: Any = None
+        self.gone: Callable[[], None] | None = None  # called once the client has left: no task need wait for that
+
+    @property
+    def is_open(self) -> bool:
+        return self._cycle is not None and not self._cycle.disconnected
+
+    def is_below(self, cycle: Any) -> None:
+        self._cycle = cycle
+
+    def write(self, chunk: bytes) -> bool:
+        """Write a whole chunk (``chunk_of``) if the connection takes it at once; else False, and nothing is done."""
+        cycle = self._cycle
+        if cycle is None or cycle.flow.write_paused or cycle.disconnected or cycle.response_complete:
+            return False
+        if not (cycle.response_started and cycle.chunked_encoding) or cycle.transport.is_closing():
+            return False
+        cycle.transport.write(chunk)
+        return True
+
+    def cut(self) -> None:
+        """Break the connection: whoever is at its other end does not read, and what waits for it is let go."""
+        if self._cycle is not None:
+            self._cycle.transport.abort()
+
+
+def chunk_of(data: bytes) -> bytes:
+    """RFC 9112, section 7.1."""
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
 class BoundedHeads(HttpToolsProtocol):
     """``uvicorn --http api.server:BoundedHeads``. 431 and the end of the connection for a head beyond the limit."""
 
@@ -26,6 +71,7 @@ class BoundedHeads(HttpToolsProtocol):
         self._head = 0  # bytes of a head that is not whole yet, those of the piece in which it begins left out
         self._in_head = True
         self._piece = 0
+        self._wire: Wire | None = None  # of the newest request
 
     def data_received(self, data: bytes) -> None:
         self._piece = len(data)
@@ -49,11 +95,21 @@ class BoundedHeads(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
+        self._wire = wire = Wire()
+        extensions: dict[str, Any] = self.scope.setdefault("extensions", {})
+        extensions[WIRE] = wire
         super().on_headers_complete()
+        wire.is_below(self.cycle)
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
         self._in_head, self._head = True, -self._piece  # of the next request on this connection
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._wire is not None and self._wire.gone is not None:
+            self._wire.gone()
+            self._wire.gone = None
 
 
 def _refusal(error: MillraceError) -> bytes:

@@ -11,6 +11,10 @@ from collections.abc import Iterator
 from string import Formatter
 from typing import Any, ClassVar
 
+# What becomes of an upload that ShuttingDown cuts off
+NOTHING_KEPT = "nothing was kept, send it again"
+BEGINNING_KEPT = "what came is kept, ask where it stands and go on from there"
+
 # What the errors below speak of; everything else in their details is data and stays as it is.
 _RUSSIAN = {
     "account": "учётная запись",
@@ -23,6 +27,8 @@ _RUSSIAN = {
     "file": "файл",
     "files": "файлов",
     "job": "задача",
+    NOTHING_KEPT: "ничего не сохранено, отправьте ещё раз",
+    BEGINNING_KEPT: "то, что пришло, сохранено; узнайте, где она стоит, и продолжайте оттуда",
     "mailbox": "почтовый ящик",
     "recording": "запись разговора",
     "results": "результаты",
@@ -384,10 +390,10 @@ class SourceRefused(MillraceError):
 
 
 class ShuttingDown(MillraceError):
-    """The server is being stopped and cannot wait for the rest of the upload; nothing was kept, send it again."""
+    """The server is being stopped and cannot wait for the rest of the upload; {kept}."""
 
     code, status, retryable = "shutting_down", 503, True
-    ru = "Сервер останавливается и не может дождаться остатка загрузки; ничего не сохранено, отправьте ещё раз."
+    ru = "Сервер останавливается и не может дождаться остатка загрузки: {kept}."
 
 
 class TicketsUnavailable(MillraceError):

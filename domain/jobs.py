@@ -113,6 +113,13 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     ]
     stage: Annotated[str | None, Meta(description="The step it is at, or ended with", examples=["finish"])]
     progress: Annotated[int, Meta(ge=0, le=100, description="Percent of the whole", examples=[100])]
+    eta_seconds: Annotated[
+        int | None,
+        Meta(
+            description="Until the present stage is likely over, by its pace so far; null where that cannot be known",
+            examples=[None],
+        ),
+    ]
     message: Annotated[str | None, Meta(description="What the step last said", examples=["3 rows, 1 flagged"])]
     file: Annotated[File | None, Meta(description="What it works on; null while `pending`")]
     result: Annotated[Result | None, Meta(description="Null until there is one")]
@@ -274,7 +281,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     data: Annotated[
         dict[str, Any],
         Meta(
-            description="`status`, `stage`, `progress`, `message`, `attempt`, `error`: what the job has of them",
+            description="`status`, `stage`, `progress`, `message`, `attempt`, `error`: what the job has of them; "
+            "`eta_seconds` of `progress` where it is known",
             examples=[{"stage": "inspect", "status": "processing", "attempt": 1, "progress": 0}],
         ),
     ]

@@ -136,8 +136,15 @@ class JobInStep(msgspec.Struct, frozen=True, kw_only=True):
 class Context(Protocol):
     """What a step may ask of the engine while it runs."""
 
-    def progress(self, done: float, total: float, message: str | None = None) -> None:
-        """Report how far the step is; cheap to call often, it is coalesced. Also a checkpoint."""
+    def progress(
+        self, done: float, total: float, message: str | None = None, *, part: tuple[int, int] = (1, 1)
+    ) -> None:
+        """Report how far the step is; cheap to call often, it is coalesced. Also a checkpoint.
+
+        ``part`` is for a step that counts several things one after another: (2, 3) says that ``done`` of ``total`` are
+        of the second of three. How long the step will take still is only told in its last part: nobody knows the pace
+        of what has not begun.
+        """
 
     def checkpoint(self) -> None:
         """Call within long loops: leaves the step when the job was cancelled or the worker is being stopped."""

@@ -48,6 +48,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     # boto3 >= 1.36 sends checksums by default, which several S3-compatible servers refuse (botocore #3352)
     s3_checksums: Literal["when_required", "when_supported"] = "when_required"
 
+    s3_answer_seconds: Seconds = 30.0  # until a store that says nothing counts as unavailable
+
     # accounts
     jwt_secret: SigningKey
     access_token_seconds: Count = 3600

@@ -1,20 +1,27 @@
-"""The one way to Postgres, for API and workers alike: a pooled engine per process and two context managers.
+"""The one way to Postgres, for API and workers alike: a pooled engine per process and three ways to use it.
 
 ``transaction()`` is for several statements that belong together, ``autocommit()`` for one statement that is a
-transaction by itself (it saves the BEGIN and COMMIT round trips).
+transaction by itself (it saves the BEGIN and COMMIT round trips), ``transact(work)`` for what holds several rows that
+others hold in another order.
 """
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
+from psycopg import errors as pg
 from sqlalchemy import Connection, Engine, MetaData, create_engine, exc, make_url
 
 from domain.errors import DatabaseUnavailable
 from storage.configuration import settings
+
+T = TypeVar("T")
+DEADLOCKS = 3  # times in a row that one transaction may be the one that is given up
+BREATH_SECONDS = 0.05  # in which the other one gets what it waits for
 
 metadata = MetaData(
     naming_convention={
@@ -81,10 +88,34 @@ def transaction() -> Iterator[Connection]:
     """A connection in a transaction, committed at the end of the block and rolled back when it raises.
 
     Raises:
-        DatabaseUnavailable: the server cannot be reached, went away, or has no connection free within 5 s.
+        DatabaseUnavailable: the server cannot be reached, went away, takes no writes, or has no connection free within
+            5 s.
     """
     with _translated(), engine().begin() as connection:
         yield connection
+
+
+def transact(work: Callable[[Connection], T]) -> T:
+    """The answer of ``work(connection)`` in a transaction; done again, from its beginning, when that was rolled back to
+    end a deadlock. So ``work`` may act on nothing but the database.
+
+    Raises:
+        DatabaseUnavailable: as ``transaction``; also when it was given up three times.
+    """
+    for _ in range(DEADLOCKS - 1):
+        try:
+            with transaction() as connection:
+                return work(connection)
+        except DatabaseUnavailable as error:
+            if not _was_deadlocked(error):
+                raise
+            time.sleep(BREATH_SECONDS)
+    with transaction() as connection:
+        return work(connection)
+
+
+def _was_deadlocked(error: DatabaseUnavailable) -> bool:
+    return isinstance(error.__cause__, exc.DBAPIError) and isinstance(error.__cause__.orig, pg.DeadlockDetected)
 
 
 @contextmanager
@@ -99,6 +130,12 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as error:
+        raise DatabaseUnavailable(retry_after=1) from error
+    except exc.InternalError as error:
+        if not isinstance(error.orig, pg.ReadOnlySqlTransaction):
+            raise
+        # a server that has become the standby of another: new connections may lead to that one
+        engine().dispose()
         raise DatabaseUnavailable(retry_after=1) from error
 
 

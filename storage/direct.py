@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 
 from domain.errors import TooManyUploads
-from storage import objects, quotas
+from storage import discarding, objects, quotas
 from storage.configuration import settings
 from storage.database import metadata
 
@@ -122,7 +122,6 @@ def remove_expired(connection: Connection, limit: int) -> list[Begun]:
     return [Begun(**row) for row in connection.execute(_remove_expired, {"limit": limit}).mappings()]
 
 
-def delete_leftovers(begun: Begun) -> None:
-    """What the storage has of an upload that was taken out for good. Raises StorageUnavailable."""
-    objects.abort_multipart(begun.key, begun.upload_id)
-    objects.delete([begun.key])
+def delete_leftovers(begun: Begun) -> bool:
+    """What the storage has of an upload that was taken out for good; False when it stays for the sweep of leftovers."""
+    return discarding.discard_multipart(begun.key, begun.upload_id, [begun.key])

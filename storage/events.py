@@ -49,12 +49,26 @@ def standings(connection: Connection, job_ids: Sequence[UUID]) -> dict[UUID, int
 
 def announce(told: Iterable[tuple[UUID, Event]]) -> None:
     """Publish (owner, event) pairs that are already committed. Never raises: the table has them."""
+    messages = []
+    for owner_id, event in told:
+        whole = msgspec.json.encode(event)
+        messages.append((channel(event.job_id), whole))
+        messages.append((owner_channel(owner_id), whole if event.seq is None else NEWS))
+    _publish(messages)
+
+
+def announce_last(owner_id: UUID, event: Event) -> None:
+    """Publish the last event of a job that is deleted: nobody can read it in the table, so this is all that streams of
+    the job and of its owner will hear. Never raises."""
+    whole = msgspec.json.encode(event)
+    _publish([(channel(event.job_id), whole), (owner_channel(owner_id), whole)])
+
+
+def _publish(messages: Iterable[tuple[str, bytes]]) -> None:
     try:
         pipe = publisher().pipeline(transaction=False)
-        for owner_id, event in told:
-            whole = msgspec.json.encode(event)
-            pipe.publish(channel(event.job_id), whole)
-            pipe.publish(owner_channel(owner_id), whole if event.seq is None else NEWS)
+        for where, message in messages:
+            pipe.publish(where, message)
         pipe.execute()
     except redis.RedisError as error:
         _log.warning("events_not_announced", error=str(error))

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from psycopg import errors as pg
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
@@ -17,7 +16,6 @@ from sqlalchemy import (
     Table,
     Text,
     Uuid,
-    exc,
     exists,
     literal,
     select,
@@ -28,7 +26,7 @@ from sqlalchemy import insert as insert_into
 from domain.errors import FileInUse, NotFound, StorageUnavailable
 from domain.files import File, FilePage, StoredObject, stored_name
 from storage import quotas
-from storage.database import autocommit, metadata, transaction
+from storage.database import autocommit, metadata, transact, transaction
 from storage.reconciliation import leftovers, unnamed
 
 files = Table(
@@ -157,17 +155,23 @@ def delete(filename: str, owner_id: UUID | None) -> list[str]:
         NotFound
         FileInUse: a job names it.
     """
-    try:
-        with transaction() as connection:
-            found = connection.execute(select(files.c.id).where(*_named(filename, owner_id))).scalar_one_or_none()
-            removed = remove(connection, [found] if found else [])
-    except exc.IntegrityError as error:
-        if isinstance(error.orig, pg.ForeignKeyViolation | pg.RestrictViolation):
-            raise FileInUse from error
-        raise
-    if not removed.number:
-        raise NotFound(what="file")
-    return removed.keys
+
+    def deleting(connection: Connection) -> list[str]:
+        found = connection.execute(select(files.c.id).where(*_named(filename, owner_id))).scalar_one_or_none()
+        if found is None:
+            raise NotFound(what="file")
+        # one that no job works on: the foreign key's own check would wait for a job that is just being deleted, while
+        # that waits for this file
+        removed = remove(connection, [found], unused=True)
+        if not removed.number:
+            raise NotFound(what="file") if _is_gone(connection, found) else FileInUse
+        return removed.keys
+
+    return transact(deleting)
+
+
+def _is_gone(connection: Connection, file_id: UUID) -> bool:
+    return connection.execute(select(files.c.id).where(files.c.id == file_id)).first() is None
 
 
 class Removed(NamedTuple):

@@ -14,11 +14,12 @@ import os
 import threading
 from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import cache
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from uuid import UUID
 
 import httpx
@@ -38,7 +39,12 @@ SMALLEST_PART = 5 * MIB  # of all parts of a multipart upload but the last (S3 u
 PARTS = 10_000  # the most there may be
 DELETE_BATCH = 1000  # what one DeleteObjects may name (S3 API reference)
 
-_clients: dict[str, "S3Client"] = {}
+HURRY_SECONDS = 2.0  # for the answer to a call within ``hurry``
+ATTEMPTS = 3  # of a call, unless it is made in a hurry
+
+Pace = Literal["usual", "hurried", "patient"]
+_clients: dict[tuple[str, Pace], "S3Client"] = {}
+_pace: ContextVar[Pace] = ContextVar("_pace", default="usual")
 _building = threading.Lock()
 
 
@@ -122,7 +128,7 @@ def _http() -> httpx.Client:
 
 @cache
 def _one_http() -> httpx.Client:
-    return httpx.Client(timeout=httpx.Timeout(30, connect=5), trust_env=False)
+    return httpx.Client(timeout=httpx.Timeout(settings().s3_answer_seconds, connect=5), trust_env=False)
 
 
 def put(key: str, data: bytes, content_type: str = "application/octet-stream") -> None:
@@ -135,6 +141,8 @@ def put(key: str, data: bytes, content_type: str = "application/octet-stream") -
         headers = {"Content-Type": content_type}
         if _http().put(presign_put(key, 300, content_type), content=data, headers=headers).is_success:
             return
+    except httpx.TimeoutException as error:
+        raise StorageUnavailable(retry_after=1, key=key) from error  # a store that hangs does so for boto3 too
     except httpx.TransportError:
         pass
     with _translated(key):
@@ -266,7 +274,7 @@ def complete_multipart(key: str, upload_id: str, etags: list[str]) -> None:
         UploadIncomplete: the store has another part under that number by now.
     """
     parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(etags, 1)]
-    with _translated(key):
+    with _translated(key), _at("patient"):  # the store may well think for a while about gigabytes
         client().complete_multipart_upload(
             Bucket=_bucket(),
             Key=key,
@@ -339,11 +347,28 @@ def client(*, public: bool = False) -> "S3Client":
     """The boto3 client of this process (thread-safe); ``public`` is one that signs for S3_PUBLIC_ENDPOINT_URL."""
     config = settings()
     endpoint = (public and config.s3_public_endpoint_url) or config.s3_endpoint_url
-    if endpoint not in _clients:
+    which = endpoint, _pace.get()
+    if which not in _clients:
         with _building:
-            if endpoint not in _clients:
-                _clients[endpoint] = _build(endpoint)
-    return _clients[endpoint]
+            if which not in _clients:
+                _clients[which] = _build(*which)
+    return _clients[which]
+
+
+@contextmanager
+def hurry() -> Iterator[None]:
+    """Within the block a call is made once, and given up when the store says nothing for two seconds."""
+    with _at("hurried"):
+        yield
+
+
+@contextmanager
+def _at(pace: Pace) -> Iterator[None]:
+    token = _pace.set(pace)
+    try:
+        yield
+    finally:
+        _pace.reset(token)
 
 
 def close() -> None:
@@ -355,11 +380,13 @@ def close() -> None:
     _forget_after_fork()
 
 
-def _build(endpoint: str) -> "S3Client":
+def _build(endpoint: str, pace: Pace) -> "S3Client":
     import boto3.session
     from botocore.config import Config
 
     config = settings()
+    # all attempts together within the limit, so that a store that hangs holds nobody for three times as long
+    answer = {"hurried": HURRY_SECONDS, "usual": config.s3_answer_seconds / ATTEMPTS}
     return boto3.session.Session().client(
         "s3",
         endpoint_url=endpoint,
@@ -372,9 +399,9 @@ def _build(endpoint: str) -> "S3Client":
             # boto3 >= 1.36 sends checksums by default, which several S3-compatible servers refuse (botocore #3352)
             request_checksum_calculation=config.s3_checksums,
             response_checksum_validation=config.s3_checksums,
-            connect_timeout=5,
-            read_timeout=30,
-            retries={"mode": "standard", "total_max_attempts": 3},
+            connect_timeout=1 if pace == "hurried" else 5,
+            read_timeout=answer.get(pace, config.s3_answer_seconds),
+            retries={"mode": "standard", "total_max_attempts": 1 if pace == "hurried" else ATTEMPTS},
             max_pool_connections=40,  # one for each of anyio's threads
         ),
     )

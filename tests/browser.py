@@ -74,11 +74,11 @@ class Visitor:
         page.get_by_role("button", name="Register", exact=True).click()
         page.get_by_role("heading", name="Jobs", exact=True).wait_for()
 
-    def enter(self, name: str, password: str = "correct horse battery") -> None:
-        """The same without the form, which has a test of its own."""
+    def enter(self, name: str, password: str = "correct horse battery", *, new: bool = True) -> None:
+        """The same without the form, which has a test of its own; ``new``: the account is to be made."""
         account = {"username": name, "password": password}
         api = self.context.request
-        assert api.post(f"{self.url}/api/v1/auth/register", data=account).status == 201
+        assert not new or api.post(f"{self.url}/api/v1/auth/register", data=account).status == 201
         assert api.post(f"{self.url}/api/v1/auth/login", data={**account, "session": True}).status == 200
         self.context.add_init_script("localStorage.setItem('millrace.signed-in-until', Date.now() + 3600000)")
         self.page.goto(self.url)

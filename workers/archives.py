@@ -39,38 +39,58 @@ def inspect_archive(job: JobInStep, context: Context) -> Outcome:
         if is_zip_name(file.name):
             raise ArchiveNotZip
         return Done(message="1 file")
-    listing = inspect(partial(objects.read_range, file.key), file.size, _limits())
-    if (reads := _reads_of_headers(job, file, listing)) and (warning := _compare(file, listing, reads, context)):
+    asked = _reads_on_order(job)
+    parts = 1 + bool(asked) + bool(config.dicom_max_members)
+    listing = inspect(
+        partial(objects.read_range, file.key),
+        file.size,
+        _limits(),
+        lambda done, total: context.progress(done, total, f"{done} of {total} entries", part=(1, parts)),
+    )
+    if (reads := _reads_of_headers(file, listing, asked)) and (
+        warning := _compare(file, listing, reads, context, parts)
+    ):
         listing = _with_warning(listing, warning)
     if config.dicom_max_members:
-        listing = _with_dicom(file, listing, config.dicom_max_members, context)
+        listing = _with_dicom(file, listing, config.dicom_max_members, context, parts)
     return Done(
         message=f"{listing.summary.files} files in the archive",
         effects=(partial(archives.store, job_id=job.id, listing=listing),),
     )
 
 
-def _reads_of_headers(job: JobInStep, file: InputFile, listing: Listing) -> int:
-    """How many reads may be spent on the members' own headers; none where all of them went by in the upload."""
-    config, went_by = settings(), file.local_headers
+def _reads_on_order(job: JobInStep) -> int:
+    """How many reads may be spent on the members' own headers, by the settings and by the order."""
+    config = settings()
     asked = job.params.get("inspection") == Inspection.DEEP
-    reads = max(config.archive_deep_reads, config.archive_deep_reads_on_request if asked else 0)
-    if went_by is None:
+    return max(config.archive_deep_reads, config.archive_deep_reads_on_request if asked else 0)
+
+
+def _reads_of_headers(file: InputFile, listing: Listing, reads: int) -> int:
+    """How many of ``reads`` there is a need for; none where all headers went by in the upload."""
+    if (went_by := file.local_headers) is None:
         return reads
     if not walking.agrees(went_by, listing.entries):
         return max(reads, _READS_TO_NAME)
     return 0 if walking.covers(went_by, listing.summary.directory_offset) else reads
 
 
-def _compare(file: InputFile, listing: Listing, reads: int, context: Context) -> str | None:
+def _compare(file: InputFile, listing: Listing, reads: int, context: Context, parts: int) -> str | None:
     def read(start: int, length: int) -> bytes:
         context.checkpoint()
         return objects.read_range(file.key, start, length)
 
-    return compare_local_headers(read, file.size, listing, reads, HEADER_SECONDS)
+    return compare_local_headers(
+        read,
+        file.size,
+        listing,
+        reads,
+        HEADER_SECONDS,
+        lambda at, size: context.progress(at, size, _compared(at, size), part=(2, max(2, parts))),
+    )
 
 
-def _with_dicom(file: InputFile, listing: Listing, most: int, context: Context) -> Listing:
+def _with_dicom(file: InputFile, listing: Listing, most: int, context: Context, parts: int) -> Listing:
     """The listing with what its DICOM members are; whatever is wrong with them is a warning."""
     members, total = dicom.candidates(listing.entries, most)
     slices: list[dicom.Slice] = []
@@ -78,7 +98,7 @@ def _with_dicom(file: InputFile, listing: Listing, most: int, context: Context) 
     first_unreadable = ""
     try:
         for member, head in _heads(file, members, time.monotonic() + DICOM_SECONDS):
-            context.checkpoint()
+            context.progress(read, len(members), f"{read} of {len(members)} DICOM headers", part=(parts, parts))
             read += 1
             try:
                 found = dicom.read_slice(member, head)
@@ -113,6 +133,10 @@ def _heads(file: InputFile, members: list[Member], until: float) -> Iterator[tup
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         while (batch := list(islice(rest, 4 * _AT_ONCE))) and time.monotonic() < until:
             yield from zip(batch, pool.map(head, batch), strict=True)
+
+
+def _compared(at: int, size: int) -> str:
+    return f"headers compared: {at // 10**6} of {size // 10**6} MB"
 
 
 def _with_warning(listing: Listing, warning: str) -> Listing:

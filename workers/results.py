@@ -28,7 +28,9 @@ def parse_result(job: JobInStep, context: Context) -> Outcome:
         raise ResultMissing from None
     except BodyTooLarge as error:
         raise ResultUnreadable(reason=str(error)) from None
-    parsed = parse(data, config.result_max_rows)
+    parsed = parse(
+        data, config.result_max_rows, lambda done, rows: context.progress(done, rows, f"{done} of {rows} rows")
+    )
     return Done(
         message=_in_words(parsed.summary),
         effects=(partial(results.store, job_id=job.id, parsed=parsed),),

@@ -2,7 +2,8 @@
 
 Nothing is built and nothing is fetched from anywhere else, so the strictest policy fits. A capability has a panel when
 a file of its word lies here (``jobs.js``): it is found as everything of a capability is found, by its name. Such a
-module exports ``open(main, path, closed)``; its words stand in ``words.js`` like all others.
+module exports ``open(main, path, closed, account)``, and ``isFor(account)`` where not everybody is shown it; its words
+stand in ``words.js`` like all others.
 """
 
 import hashlib
@@ -25,8 +26,9 @@ TYPES = {
     "svg": "image/svg+xml",
 }
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; media-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'"
 )
 PAGE = "page.html"
 

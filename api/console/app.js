@@ -4,13 +4,14 @@ import { element, language, put, say, speak } from "./dom.js";
 import { askForAccount, leave, maySignedIn, readAccount, signOut, whenChangedElsewhere } from "./account.js";
 import { whenSignedOut } from "./http.js";
 import * as live from "./live.js";
-import { stopAll } from "./sending.js";
+import { forgetAll, recall, stopAll } from "./sending.js";
 
 const find = (id) => document.getElementById(id);
 const main = find("main");
 const words = document.body.dataset.panels.split(" ").filter(Boolean);
 
 let account = null;
+let shown = []; // the words of the panels this account is shown
 let panel = null; // what ends with the panel that is open
 
 // ---------------------------------------------------------------- language
@@ -24,8 +25,9 @@ function dress() {
   if (account) put(find("account-name"), account.username);
   find("account-name").title = account ? say("signed_in_as", { name: account.username }) : "";
   const panels = find("panels");
-  panels.hidden = !account || words.length < 2;
-  panels.replaceChildren(...words.map((word) => element("a", { href: `#/${word}`, "data-panel": word }, say(`panel_${word}`))));
+  panels.hidden = !account || shown.length < 2;
+  panels.replaceChildren(...shown.map((word) => element("a", { href: `#/${word}`, "data-panel": word }, say(`panel_${word}`))));
+  markPanel();
   drawConnection();
 }
 
@@ -43,11 +45,30 @@ for (const node of document.querySelectorAll("[data-language]")) {
 
 async function enter() {
   account = await readAccount();
+  shown = await panelsFor(account);
   find("account").hidden = false;
   live.open();
   dress();
   await show();
+  recall(account.id);
 }
+
+// A panel may be of no use to this account; then nothing tells of it.
+async function panelsFor(who) {
+  const mayOpen = async (word) => (await import(`/console/${word}.js`)).isFor?.(who) ?? true;
+  const wanted = await Promise.all(words.map((word) => mayOpen(word).catch(() => false)));
+  return words.filter((_, place) => wanted[place]);
+}
+
+// The first of what a panel is for may come while the console is open.
+live.changes.addEventListener("job", async ({ detail: { job } }) => {
+  if (!live.isFinal(job) || !words.includes(job.kind) || shown.includes(job.kind)) return;
+  const who = account;
+  const now = await panelsFor(who);
+  if (account !== who || now.length === shown.length) return;
+  shown = now;
+  dress();
+});
 
 function left(note) {
   if (!account) return;
@@ -64,6 +85,7 @@ function left(note) {
 whenSignedOut(() => left(say("session_over")));
 find("sign-out").addEventListener("click", async () => {
   await signOut();
+  forgetAll();
   left(say("signed_out"));
 });
 
@@ -87,20 +109,31 @@ live.changes.addEventListener("state", drawConnection);
 
 // ---------------------------------------------------------------- panels
 
+const address = () => location.hash.replace(/^#\/?/, "").split("/").filter(Boolean).map(decodeURIComponent);
+
+function wordNow() {
+  const [word] = address();
+  return shown.includes(word) ? word : shown[0];
+}
+
+function markPanel() {
+  for (const link of document.querySelectorAll("[data-panel]")) {
+    if (link.dataset.panel === wordNow()) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+}
+
 async function show(focused = true) {
   if (!account) return;
   panel?.abort();
   panel = new AbortController();
   const mine = panel;
-  const path = location.hash.replace(/^#\/?/, "").split("/").filter(Boolean).map(decodeURIComponent);
-  const word = words.includes(path[0]) ? path[0] : words[0];
-  for (const link of document.querySelectorAll("[data-panel]")) {
-    if (link.dataset.panel === word) link.setAttribute("aria-current", "page");
-    else link.removeAttribute("aria-current");
-  }
+  const path = address();
+  const word = wordNow();
+  markPanel();
   const { open } = await import(`/console/${word}.js`);
   if (mine.signal.aborted) return;
-  await open(main, path.slice(1), mine.signal);
+  await open(main, path.slice(1), mine.signal, account);
   if (focused && !mine.signal.aborted) main.querySelector("h1")?.focus();
 }
 

@@ -1,14 +1,19 @@
 // One job as a card: its state, its stages and its percentage, why it failed, and what can be done with it. Updated in
 // place, so that the focus stays where it is.
 
-import { announce, ask, button, bytes, element, moment, percent, put, retell, say, sayOf } from "./dom.js";
+import { about, announce, ask, button, bytes, element, moment, percent, put, retell, say, sayOf } from "./dom.js";
 import { Problem, call, newKey } from "./http.js";
 import { forget, isFinal, know } from "./live.js";
 
 // The way of a kind of job as its owner sees it; of a kind that is not named here only the present stage is shown.
 const STAGES = {
   inference: ["inspect", "submit", "waiting", "parse", "finish"],
+  recordings: ["poll", "fetch", "match"],
 };
+const WITHOUT_FILE = ["recordings"]; // kinds that have none
+
+// A schedule orders it, every few minutes: nobody waits to be told of it.
+export const isScheduled = (job) => WITHOUT_FILE.includes(job.kind);
 const ASIDE = { ask: "waiting" }; // a stage that is part of another one, for who looks on
 
 // ``heading`` is h1 or h3; ``removed()`` is called once the job is deleted.
@@ -18,6 +23,7 @@ export function card(job, { heading, removed }) {
   const stages = element("ol", { class: "stages", "aria-label": say("stages") });
   const bar = element("progress", { max: 100 });
   const share = element("span", { class: "share" });
+  const left = element("span", { class: "left" });
   const said = element("p", { class: "said" });
   const reason = element("div", { class: "reason" });
   const facts = element("p", { class: "note" });
@@ -32,7 +38,7 @@ export function card(job, { heading, removed }) {
     { class: "job", "data-job": job.id },
     element("div", { class: "top" }, element(heading, { tabindex: heading === "h1" ? -1 : null }, title), badge),
     stages,
-    element("div", { class: "progress" }, bar, share),
+    element("div", { class: "progress" }, bar, share, left),
     said,
     reason,
     facts,
@@ -40,6 +46,7 @@ export function card(job, { heading, removed }) {
     problem,
   );
   let now = job;
+  let stale = 0;
 
   function update(fresh) {
     const before = now;
@@ -51,6 +58,10 @@ export function card(job, { heading, removed }) {
     bar.value = fresh.progress;
     bar.setAttribute("aria-label", say("progress_of", { title: fresh.title }));
     put(share, percent(fresh.progress));
+    const known = fresh.eta_seconds && !isFinal(fresh);
+    put(left, known ? say("time_left", { time: about(fresh.eta_seconds) }) : "");
+    clearTimeout(stale); // when the time is up and nothing has come, it was wrong
+    if (known) stale = setTimeout(() => put(left, ""), (fresh.eta_seconds + 2) * 1000);
     put(said, fresh.status === "failed" ? "" : retell(fresh.message ?? ""));
     if (fresh.error && !reason.childElementCount) reason.append(...why(fresh.error));
     if (!facts.childElementCount || before.file !== fresh.file) {
@@ -60,7 +71,7 @@ export function card(job, { heading, removed }) {
     }
     const focused = document.activeElement;
     actions.cancel.hidden = isFinal(fresh);
-    actions.rerun.hidden = !isFinal(fresh) || fresh.file === null;
+    actions.rerun.hidden = !isFinal(fresh) || (fresh.file === null && !isScheduled(fresh));
     for (const key of Object.keys(actions)) actions[key].setAttribute("aria-label", `${say(key)}: ${fresh.title}`);
     if (focused === actions.cancel && actions.cancel.hidden) (actions.rerun.hidden ? actions.remove : actions.rerun).focus();
   }

@@ -91,6 +91,23 @@ export function seconds(from, to) {
   return new Intl.NumberFormat(locale, format).format(Math.max(0, (new Date(to) - new Date(from)) / 1000));
 }
 
+// A time that is only about right: 45 s, 3 min, 2 h.
+export function about(count) {
+  const [unit, length] = count < 100 ? ["second", 1] : count < 6000 ? ["minute", 60] : ["hour", 3600];
+  return new Intl.NumberFormat(locale, { style: "unit", unit, unitDisplay: "short" }).format(Math.ceil(count / length));
+}
+
+// How long something plays: 1:05, 1:00:09.
+export function clock(count) {
+  const whole = Math.round(count);
+  const two = (part) => String(part).padStart(2, "0");
+  const [hours, minutes] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60];
+  return hours ? `${hours}:${two(minutes)}:${two(whole % 60)}` : `${minutes}:${two(whole % 60)}`;
+}
+
+// A telephone number in the groups it is read in; those of other countries as they are.
+export const phone = (e164) => e164.replace(/^\+7(\d{3})(\d{3})(\d{2})(\d{2})$/, "+7 $1 $2-$3-$4");
+
 // ---------------------------------------------------------------- what is said aloud
 
 const waiting = new Map();

@@ -103,6 +103,10 @@ async function drawArchive(part, job) {
 }
 
 async function drawResults(part, job) {
+  // of a capability that has a panel of its own: what came of it is there
+  if (document.querySelector(`[data-panel="${job.kind}"]`)) {
+    return part.replaceChildren(element("p", {}, element("a", { class: "button", href: `#/${job.kind}/job/${job.id}` }, say("came_of_it"))));
+  }
   if (!job.results_parsed_at) {
     return part.replaceChildren(...(isFinal(job) ? [heading("results"), element("p", { class: "note" }, say("no_results"))] : []));
   }

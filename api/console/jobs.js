@@ -1,11 +1,11 @@
 // The panel of jobs: sending files, the list with its search, and one job looked at closely.
 
-import { announce, button, bytes, element, percent, put, say, sayOf } from "./dom.js";
-import { card } from "./card.js";
+import { about, announce, button, bytes, element, percent, put, say, sayOf } from "./dom.js";
+import { card, isScheduled } from "./card.js";
 import { list } from "./http.js";
 import { changes, isFinal, know } from "./live.js";
 import { lookAt } from "./job.js";
-import { again, queue, sendings, stop, watchSendings } from "./sending.js";
+import { again, goOnWith, hold, isSame, queue, sendings, stop, watchSendings } from "./sending.js";
 
 const SHOWN = 20;
 const STATES = ["pending", "queued", "processing", "succeeded", "failed", "cancelled"];
@@ -28,6 +28,7 @@ export function open(main, path, closed) {
 // Percentages are not read aloud, changes are, however they became known.
 function tell(job, before) {
   const { title } = job;
+  if (isScheduled(job)) return;
   if (isFinal(job)) {
     if (!isFinal(before)) announce(say("job_ended", { title, status: sayOf("status", job.status) }), job.id);
   } else if (job.stage && job.stage !== before.stage) {
@@ -113,24 +114,57 @@ function underWay(files) {
 }
 
 function sendingRow(sending) {
-  const { name } = sending.file;
+  const { name } = sending;
   const bar = element("progress", { max: 1, "aria-label": say("sending_file", { name }) });
   const note = element("span", { class: "note" });
-  const leave = button(say("stop"), () => stop(sending), { "aria-label": `${say("stop")}: ${name}` });
-  const retry = button(say("send_again"), () => again(sending), { "aria-label": `${say("send_again")}: ${name}` });
-  const node = element("li", {}, element("span", { class: "name" }, name), bar, note, element("span", { class: "actions" }, retry, leave));
+  const does = (word, act) => button(say(word), () => act(sending), { "aria-label": `${say(word)}: ${name}` });
+  const actions = {
+    choose: does("choose_again", () => chooseAgain(sending, note)),
+    retry: does("send_again", again),
+    pause: does("pause", hold),
+    resume: does("go_on", again),
+    leave: does("stop", stop),
+  };
+  const shown = { kept: ["choose"], failed: ["retry"], paused: ["resume"], sending: ["pause"], troubled: ["pause"], waiting: ["pause"] };
+  const node = element("li", {}, element("span", { class: "name" }, name), bar, note, element("span", { class: "actions" }, ...Object.values(actions)));
   const update = () => {
-    const share = sending.total ? sending.sent / sending.total : 0;
-    node.dataset.state = sending.state;
+    const { state, sent, size } = sending;
+    const share = size ? sent / size : 0;
+    const focused = document.activeElement;
+    node.dataset.state = state;
     bar.value = share;
-    bar.hidden = retry.hidden = sending.state === "failed";
-    retry.hidden = !bar.hidden;
-    put(leave, say(sending.state === "failed" ? "dismiss" : "stop"));
-    if (sending.state === "failed") put(note, sending.reason);
-    else if (sending.state === "waiting") put(note, say("send_waits"));
-    else put(note, share < 1 ? `${percent(Math.floor(share * 100))} · ${bytes(sending.file.size)}` : say("send_checks"));
+    bar.hidden = state === "failed";
+    for (const [key, one] of Object.entries(actions)) one.hidden = key !== "leave" && !shown[state].includes(key);
+    // the button that was pressed has made room for its counterpart
+    if (focused?.hidden && node.contains(focused)) actions[shown[state][0]].focus();
+    put(actions.leave, say(state === "failed" ? "dismiss" : "stop"));
+    put(note, noteOf(sending, share));
   };
   return { node, update };
+}
+
+function noteOf(sending, share) {
+  const { state, size, sent, left, reason } = sending;
+  if (state === "failed") return reason;
+  if (state === "waiting") return say("send_waits");
+  const whole = `${percent(Math.floor(share * 100))} · ${say("of_bytes", { sent: bytes(sent), size: bytes(size) })}`;
+  if (state === "kept") return `${whole} · ${say("send_kept")}`;
+  if (state === "paused") return `${whole} · ${say("send_held")}`;
+  if (state === "troubled") return `${whole} · ${say("send_troubled", { reason })}`;
+  if (share >= 1) return say("send_checks");
+  return left === null ? whole : `${whole} · ${say("time_left", { time: about(left) })}`;
+}
+
+// A page that was loaded anew has no hold of the file any more.
+function chooseAgain(sending, note) {
+  const input = element("input", { type: "file" });
+  input.addEventListener("change", () => {
+    const [file] = input.files;
+    if (!file) return;
+    if (isSame(sending, file)) goOnWith(sending, file);
+    else put(note, say("another_file", { name: sending.name }));
+  });
+  input.click();
 }
 
 // ---------------------------------------------------------------- the list

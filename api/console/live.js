@@ -9,6 +9,7 @@ const TYPES = [
 ];
 const FINAL = ["succeeded", "failed", "cancelled"];
 const REOPEN_MS = 2000;
+const FOLLOW_MS = 1000;
 
 export const jobs = new Map();
 export const changes = new EventTarget(); // "job" with detail {job, before}, "gone" with detail id, "state", "reread"
@@ -81,7 +82,8 @@ async function heard(message) {
   last = message.lastEventId || last;
   const event = JSON.parse(message.data);
   const known = jobs.get(event.job_id);
-  if (!known || FINAL.includes(event.type) || known.file === null) {
+  // its file may have come with this event
+  if (!known || FINAL.includes(event.type) || (known.status === "pending" && known.file === null)) {
     await refresh(event.job_id);
     return;
   }
@@ -94,6 +96,7 @@ async function heard(message) {
     stage: stage ?? known.stage,
     progress: Math.max(progress ?? 0, known.progress),
     message: said ?? (moved ? null : known.message),
+    eta_seconds: event.data.eta_seconds ?? null,
     updated_at: moved ? event.at : known.updated_at,
   });
 }
@@ -102,6 +105,17 @@ async function heard(message) {
 function isStale(event, known) {
   if (event.type === "progress") return event.data.progress < known.progress;
   return Date.parse(event.at) < Date.parse(known.updated_at);
+}
+
+// A job that is another account's, of which the stream does not tell: read until it has ended, or ``closed``. A stream
+// of its own would be one more connection, and a browser has six.
+export function follow(id, closed) {
+  const look = async () => {
+    if (closed.aborted) return;
+    await refresh(id);
+    if (jobs.has(id) && !isFinal(jobs.get(id))) setTimeout(look, FOLLOW_MS);
+  };
+  look();
 }
 
 async function refresh(id) {

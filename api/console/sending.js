@@ -1,39 +1,18 @@
-// Files on their way. ``send`` is the one place that knows how a file gets to the API.
+// The files under way: a queue that outlives the panel that shows it, and remembers what a reload of the page cut off.
 
-import { announce, language, say } from "./dom.js";
-import { API, Problem, ended, newKey } from "./http.js";
+import { announce, say } from "./dom.js";
+import { call, newKey } from "./http.js";
+import { end, look, send } from "./tus.js";
 
 const AT_ONCE = 2;
+const KEPT = "millrace.uploads"; // [{account, url, name, size, modified, fields}] of uploads that are not complete
+const PACE_MS = 10_000; // what went out in so long says how long the rest takes
 
-// Send one file as a job: resolves to the job, rejects with a Problem. ``progress(sent, total)`` in bytes. Sent again
-// with the same key there is one job, whatever became of the first answer.
-export function send(file, fields, { key, progress, signal }) {
-  return new Promise((resolve, reject) => {
-    const form = new FormData();
-    for (const [name, value] of Object.entries(fields)) if (value !== "") form.append(name, value);
-    form.append("file", file, file.name);
-    const request = new XMLHttpRequest(); // fetch tells nothing of the progress of a body
-    request.open("POST", `${API}/jobs`);
-    request.setRequestHeader("Accept", "application/json");
-    request.setRequestHeader("Accept-Language", language);
-    request.setRequestHeader("Idempotency-Key", key);
-    request.responseType = "json";
-    request.upload.addEventListener("progress", (event) => progress(event.loaded, event.total));
-    request.addEventListener("load", () => {
-      if (request.status === 202) return resolve(request.response);
-      ended(request.status);
-      return reject(new Problem(request.status, request.response));
-    });
-    request.addEventListener("error", () => reject(new Problem(0, null)));
-    request.addEventListener("abort", () => reject(new DOMException("stopped", "AbortError")));
-    signal.addEventListener("abort", () => request.abort());
-    request.send(form);
-  });
-}
-
-// The files under way, oldest first; they outlive the panel that shows them. {file, fields, key, state, sent, total,
-// reason}; state is waiting, sending or failed.
+// Oldest first. {file, name, size, modified, fields, key, url, state, sent, left, reason}; ``left`` is in seconds or
+// null. State is waiting, sending, troubled (tried again by itself), paused, failed, or kept: begun before this page was
+// loaded, and to be gone on with once somebody chooses the file again.
 export const sendings = [];
+let account = null;
 let changed = () => {};
 let accepted = () => {};
 
@@ -44,8 +23,20 @@ export function watchSendings(onChange, onAccepted) {
 
 export function queue(files, fields) {
   for (const file of files) {
-    sendings.push({ file, fields, key: newKey(), state: "waiting", sent: 0, total: file.size, reason: "" });
+    const before = sendings.find((one) => one.state === "kept" && isSame(one, file));
+    if (before) goOnWith(before, file);
+    else sendings.push(made({ file, name: file.name, size: file.size, modified: file.lastModified, fields, state: "waiting" }));
   }
+  changed();
+  next();
+}
+
+// Whether it is the file whose upload was begun, as far as a browser tells.
+export const isSame = (sending, file) =>
+  sending.name === file.name && sending.size === file.size && sending.modified === file.lastModified;
+
+export function goOnWith(sending, file) {
+  Object.assign(sending, { file, state: "waiting" });
   changed();
   next();
 }
@@ -56,53 +47,120 @@ export function again(sending) {
   next();
 }
 
-export function stop(sending) {
-  const running = sending.state === "sending";
+export function hold(sending) {
+  sending.state = "paused";
+  sending.left = null;
   sending.aborting?.abort();
-  if (!running) drop(sending);
-  announce(say("send_stopped", { name: sending.file.name }));
+  changed();
+  announce(say("send_paused", { name: sending.name }));
+  next();
 }
 
+// What was sent is deleted.
+export function stop(sending) {
+  sending.aborting?.abort();
+  drop(sending);
+  if (sending.url) end(sending.url);
+  announce(say("send_stopped", { name: sending.name }));
+  next();
+}
+
+// The session is over: what was begun can be gone on with in the next one.
 export function stopAll() {
-  for (const sending of [...sendings]) {
-    sending.aborting?.abort();
-    drop(sending);
+  for (const sending of sendings.splice(0)) sending.aborting?.abort();
+  account = null;
+  changed();
+}
+
+// Nothing is to be left on this machine.
+export function forgetAll() {
+  localStorage.removeItem(KEPT);
+}
+
+// Show what this account has begun before.
+export async function recall(id) {
+  account = id;
+  for (const one of kept().filter((each) => each.account === id)) {
+    const sending = made({ ...one, state: "kept" });
+    try {
+      const { state, offset } = await look(one.url);
+      if (account !== id) return;
+      if (state === "complete") forget(sending);
+      else sendings.push(Object.assign(sending, { sent: offset }));
+    } catch (problem) {
+      if (problem.status === 404 || problem.status === 410) forget(sending);
+    }
   }
+  changed();
+}
+
+function made(given) {
+  return { file: null, key: newKey(), url: null, sent: 0, left: null, reason: "", ...given };
+}
+
+function kept() {
+  try {
+    const found = JSON.parse(localStorage.getItem(KEPT) ?? "[]");
+    return Array.isArray(found) ? found : [];
+  } catch {
+    return [];
+  }
+}
+
+function keep({ url, name, size, modified, fields }) {
+  localStorage.setItem(KEPT, JSON.stringify([...kept(), { account, url, name, size, modified, fields }]));
+}
+
+function forget({ url }) {
+  localStorage.setItem(KEPT, JSON.stringify(kept().filter((one) => one.url !== url)));
 }
 
 function drop(sending) {
   const place = sendings.indexOf(sending);
   if (place >= 0) sendings.splice(place, 1);
+  if (sending.url) forget(sending);
   changed();
 }
 
 function next() {
-  const running = sendings.filter((one) => one.state === "sending").length;
-  for (const one of sendings.filter((one) => one.state === "waiting").slice(0, AT_ONCE - running)) run(one);
+  const running = sendings.filter((one) => one.state === "sending" || one.state === "troubled").length;
+  for (const one of sendings.filter((one) => one.state === "waiting").slice(0, Math.max(0, AT_ONCE - running))) run(one);
 }
 
 async function run(sending) {
-  sending.aborting = new AbortController();
-  sending.state = "sending";
-  sending.sent = 0;
+  const aborting = new AbortController();
+  Object.assign(sending, { aborting, state: "sending", left: null });
   changed();
-  const name = sending.file.name;
+  const { name } = sending;
+  const pace = paced(sending);
   try {
-    const job = await send(sending.file, sending.fields, {
-      key: sending.key,
-      signal: sending.aborting.signal,
-      progress: (sent, total) => {
-        sending.sent = sent;
-        sending.total = total;
+    const job = await send(sending.file, {
+      url: sending.url,
+      fields: sending.fields,
+      key: () => sending.key,
+      signal: aborting.signal,
+      began: (url) => {
+        if (sending.url) forget(sending);
+        sending.url = url;
+        sending.key = newKey(); // should this one expire, the next is another
+        keep(sending);
+      },
+      progress: (sent) => {
+        sending.state = "sending";
+        pace(sent);
+        changed();
+      },
+      troubled: (problem) => {
+        Object.assign(sending, { state: "troubled", reason: problem.message, left: null });
         changed();
       },
     });
+    const fresh = await call("GET", `/jobs/${job}`);
     drop(sending);
     announce(say("sent", { name }));
-    accepted(job);
+    accepted(fresh);
   } catch (error) {
-    if (error.name === "AbortError") drop(sending);
-    else {
+    if (error.name !== "AbortError" && sending.aborting === aborting) {
       sending.state = "failed";
       sending.reason = error.message;
       // a refusal stands by its key: what is sent after it is a new request
@@ -112,4 +170,17 @@ async function run(sending) {
     }
   }
   next();
+}
+
+// Keeps ``sent`` and ``left`` by the bytes of the last seconds.
+function paced(sending) {
+  let points = [];
+  return (sent) => {
+    const now = performance.now();
+    if (sent < sending.sent) points = [];
+    sending.sent = sent;
+    points = [...points.filter(([at]) => now - at < PACE_MS), [now, sent]];
+    const [since, from] = points[0];
+    sending.left = now - since >= 1000 && sent > from ? ((sending.size - sent) * (now - since)) / (sent - from) / 1000 : null;
+  };
 }

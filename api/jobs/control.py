@@ -6,6 +6,7 @@ from uuid import UUID
 from litestar import Request, Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
+from sqlalchemy import Connection
 
 from api.idempotency import IdempotencyKey, Once, fingerprint, idempotent
 from api.jobs.examples import CANCELLED, PARENT_ID, QUEUED
@@ -19,7 +20,7 @@ from domain.identity import new_id
 from domain.jobs import AttemptPage, Job, Status
 from domain.pipelines import named
 from storage import dispatch, events
-from storage.database import autocommit, transaction
+from storage.database import autocommit, transact
 from storage.jobs import commands, views
 from storage.jobs.orders import set_going
 
@@ -77,14 +78,16 @@ def _run_again(job_id: UUID, principal: Principal, once: Once) -> None:
     job = found(job_id, principal)
     pipeline = named(dispatch.pipelines(), job.kind)  # one that is switched off has no steps
     first_step = pipeline.steps[0].name
-    with transaction() as connection:
+
+    def ordering(connection: Connection) -> commands.Ordered:
         rerun = commands.rerun(
             connection, job_id, owner_of(principal), new_id(), first_step, takes_file=pipeline.takes_file
         )
         if rerun is None:
             raise NotFound(what="job")
-        ordered = create(connection, rerun, once)
-    set_going(ordered)
+        return create(connection, rerun, once)
+
+    set_going(transact(ordering))
 
 
 @get(

@@ -33,7 +33,8 @@ FAILED: dict[str, Any] = {
 PROCESSING: dict[str, Any] = {
     "status": Status.PROCESSING,
     "stage": "waiting",
-    "progress": 80,
+    "progress": 56,
+    "eta_seconds": 12,
     "message": None,
     "completed_at": None,
     "results_parsed_at": None,
@@ -52,5 +53,14 @@ EVENTS = (
     _event(2, EventType.STAGE, 694129, stage="inspect", status="processing", attempt=1, progress=0),
     _event(3, EventType.STAGE, 804921, stage="submit", status="processing", attempt=1, progress=10),
     _event(4, EventType.WAITING, 841594, stage="waiting", status="processing", attempt=1, progress=10),
-    _event(None, EventType.PROGRESS, 902311, status="processing", stage="waiting", progress=38, message="2 of 3 files"),
+    _event(
+        None,
+        EventType.PROGRESS,
+        902311,
+        status="processing",
+        stage="waiting",
+        progress=38,
+        message="2 of 3 files",
+        eta_seconds=12,
+    ),
 )

@@ -4,77 +4,96 @@ So nothing is missed and nothing comes twice. The hub says when something came b
 """
 
 from collections.abc import AsyncGenerator
+from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
 
-from api.jobs.hub import Ended, Hub, Reread
+from api.jobs.hub import Ended, Hub, Quiet, Reread, Told, framed
 from api.objects import blocking
-from domain.jobs import TERMINAL, Event
+from api.server import Wire
+from domain.jobs import TERMINAL, Event, EventType
 from storage import events, feeds
 from storage.database import autocommit
 
-PING_SECONDS = 15.0
-_decode = msgspec.json.Decoder(Event).decode
 _encode = msgspec.json.Encoder().encode
 
-Frame = tuple[str | None, Event | None, bytes]  # id, event and its JSON; without event a sign of life
+
+class Frame(NamedTuple):
+    """``place`` is the id; without ``type`` it is a sign of life. ``sse`` is there where it was made for all."""
+
+    place: str | None
+    type: EventType | None
+    data: bytes
+    sse: bytes | None = None
+
+    def framed(self) -> bytes:
+        return self.sse or framed(self.place, self.type, self.data)
 
 
-async def of_job(hub: Hub, job_id: UUID, seen: int) -> AsyncGenerator[Frame]:
-    """The events of a job that follow number ``seen``, to the terminal one."""
-    async with hub.listen(events.channel(job_id)) as subscription:
+ALIVE = Frame(None, None, b"")
+
+
+async def of_job(hub: Hub, job_id: UUID, seen: int, wire: Wire | None = None) -> AsyncGenerator[Frame]:
+    """The events of a job that follow number ``seen``, to the terminal one; without those that the hub, while this
+    waits, writes to ``wire`` itself."""
+    async with hub.listen(events.channel(job_id), seen, wire) as heard:
+        end: Told | None = None
         while True:
-            while stored := await blocking(_replay, job_id, seen):
+            while stored := await blocking(_replay, job_id, heard.seen):
                 for event in stored:
-                    yield str(event.seq), event, _encode(event)
-                    seen = event.seq or seen
+                    yield Frame(str(event.seq), event.type, _encode(event))
+                    heard.seen = event.seq or heard.seen
                     if event.type in TERMINAL:
                         return
+            if end is not None:  # the table has neither it nor the one before it any more: the job was deleted
+                yield Frame(str(end.seq), end.type, end.data, end.sse)
+                return
             while True:
-                message = await subscription.next(PING_SECONDS)
-                if message is None:
-                    yield None, None, b""
-                    continue
-                if isinstance(message, Reread):
+                message = await heard.next()
+                if isinstance(message, Quiet):
+                    yield ALIVE
+                elif isinstance(message, Reread):
                     break
-                if isinstance(message, Ended):
+                elif isinstance(message, Ended):
                     return
-                event = _decode(message)
-                if event.seq is None:
-                    yield None, event, message
-                elif event.seq == seen + 1:
-                    yield str(event.seq), event, message
-                    seen = event.seq
-                    if event.type in TERMINAL:
+                elif message.seq is None:
+                    yield Frame(None, message.type, message.data, message.sse)
+                elif message.seq == heard.seen + 1:
+                    yield Frame(str(message.seq), message.type, message.data, message.sse)
+                    heard.seen = message.seq
+                    if message.type in TERMINAL:
                         return
-                elif event.seq > seen:
+                elif message.seq > heard.seen:
+                    end = message if message.type in TERMINAL else None
                     break  # one before it is missing
 
 
-async def of_owner(hub: Hub, owner_id: UUID, position: str | None) -> AsyncGenerator[Frame]:
-    """The events of all jobs of an owner after ``position`` (None: from now on), without end."""
-    async with hub.listen(events.owner_channel(owner_id)) as subscription:
+async def of_owner(hub: Hub, owner_id: UUID, position: str | None, wire: Wire | None = None) -> AsyncGenerator[Frame]:
+    """The events of all jobs of an owner after ``position`` (None: from now on), without end; ``wire`` as above."""
+    async with hub.listen(events.owner_channel(owner_id), wire=wire) as heard:
         here = position if position is not None else await blocking(_now)
         if position is None:
-            yield here, None, b""  # whoever loses the connection before the first event resumes here
+            yield Frame(here, None, b"")  # whoever loses the connection before the first event resumes here
         while True:
             more = True
             while more:
                 fresh, here, more = await blocking(_news, owner_id, here)
                 for place, event in fresh:
-                    yield place, event, _encode(event)
+                    yield Frame(place, event.type, _encode(event))
             while True:
-                message = await subscription.next(PING_SECONDS)
-                if message is None:
+                message = await heard.next()
+                if isinstance(message, Quiet):
                     # a position of long ago names many transactions that are over
-                    yield here, None, b""
+                    yield Frame(here, None, b"")
                     break
                 if isinstance(message, Reread):
                     break
                 if isinstance(message, Ended):
                     return
-                yield None, _decode(message), message
+                # what the table does not have: live percentages, and the end of a job that was deleted, whose number is
+                # no position here
+                yield Frame(None, message.type, message.data, message.sse if message.seq is None else None)
 
 
 def _replay(job_id: UUID, after: int) -> list[Event]:

@@ -8,6 +8,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -16,10 +17,13 @@ import structlog
 from litestar import Litestar
 from redis.asyncio.client import PubSub
 
+from api.server import Wire, chunk_of
+from domain.jobs import TERMINAL, EventType
 from storage import events
 from storage.configuration import settings
 
 QUEUE = 256  # messages a slow reader may be behind before it is cut off; it resumes with its Last-Event-ID
+PING_SECONDS = 15.0
 _log = structlog.get_logger()
 
 
@@ -31,40 +35,95 @@ class Ended:
     """The stream is to end now; the client reconnects and resumes."""
 
 
-Message = bytes | Reread | Ended
+class Quiet:
+    """It is time for a sign of life."""
 
 
-class _Numbered(msgspec.Struct):
+class Told:
+    """A published event, read once for all who listen: its number and type, its JSON, and both as they go out."""
+
+    __slots__ = ("chunk", "data", "seq", "sse", "type")
+
+    def __init__(self, data: bytes) -> None:
+        """Raises msgspec.DecodeError."""
+        head = _head(data)
+        self.seq, self.type, self.data = head.seq, head.type, data
+        self.sse = framed(None if head.seq is None else str(head.seq), head.type, data)
+        self.chunk = chunk_of(self.sse)
+
+
+Message = Told | Reread | Ended | Quiet
+
+
+class _Head(msgspec.Struct):
+    type: EventType
     seq: int | None = None
 
 
-_number = msgspec.json.Decoder(_Numbered).decode
+_head = msgspec.json.Decoder(_Head).decode
+
+
+def framed(place: str | None, kind: EventType | None, data: bytes) -> bytes:
+    """One server-sent event (WHATWG HTML, section 9.2.5); without ``kind`` a comment."""
+    number = b"id: %s\n" % place.encode() if place is not None else b""
+    if kind is None:
+        return number + b": ping\n\n"
+    return b"%sevent: %s\ndata: %s\n\n" % (number, kind.encode(), data)
 
 
 class Subscription:
-    """What one stream hears. ``next`` waits for a message at most ``seconds`` and answers None when none came."""
+    """What one stream hears.
 
-    def __init__(self) -> None:
-        self._queue: asyncio.Queue[Message] = asyncio.Queue(QUEUE)
-        self._newest: Message | None = None
+    As long as it waits in ``next`` and its connection takes what comes, ordinary events are written past it, straight
+    to the wire. Whatever needs a decision (the end, a gap, a full connection) is queued for it instead.
+    """
 
-    async def next(self, seconds: float) -> Message | None:
-        # not wait_for: before Python 3.12 it drops a cancellation that comes with a message, and the stream never ends
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                return await self._queue.get()
-        return None
+    __slots__ = ("_messages", "_waiter", "_wire", "seen")
+
+    def __init__(self, seen: int = 0, wire: Wire | None = None) -> None:
+        """``seen`` is the number of the event that was sent last; it moves on with what is written to ``wire``."""
+        self.seen = seen
+        self._wire = wire
+        self._messages: list[Message] = []  # a deque takes 600 bytes when it is empty, as it nearly always is
+        self._waiter: asyncio.Future[None] | None = None
+
+    async def next(self) -> Message:
+        while not self._messages:
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        return self._messages.pop(0)
 
     def put(self, message: Message) -> None:
-        if isinstance(message, Reread) and isinstance(self._newest, Reread) and not self._queue.empty():
+        messages = self._messages
+        if type(message) is Told:
+            if (
+                self._waiter is not None
+                and self._wire is not None
+                and not messages
+                and self._write(self._wire, message)
+            ):
+                return
+        elif messages and type(message) is type(messages[-1]):
             return  # who has yet to look will see everything
-        self._newest = message
-        try:
-            self._queue.put_nowait(message)
-        except asyncio.QueueFull:
-            while not self._queue.empty():
-                self._queue.get_nowait()
-            self._queue.put_nowait(Ended())
+        if len(messages) >= QUEUE:
+            messages.clear()
+            message = Ended()
+            if self._wire is not None:
+                self._wire.cut()  # the stream itself is stuck in sending, and would not notice
+        messages.append(message)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _write(self, wire: Wire, told: Told) -> bool:
+        if told.seq is not None and (told.seq != self.seen + 1 or told.type in TERMINAL):
+            return False
+        if not wire.write(told.chunk):
+            return False
+        self.seen = told.seq or self.seen
+        return True
 
 
 class Hub:
@@ -78,20 +137,26 @@ class Hub:
         self._pubsub: PubSub | None = None
         self._changed = asyncio.Event()  # somebody began to listen, or the last one ceased to
         self._task: asyncio.Task[None] | None = None
+        self._pinging: asyncio.Task[None] | None = None
         self._closing = False
         self.heard: dict[str, int] = {}  # the newest number that came by on the channel of a job somebody listens to
 
     @asynccontextmanager
-    async def listen(self, channel: str) -> AsyncIterator[Subscription]:
-        """Hear what is published on ``channel`` from now on; when Redis is away, from when it is back."""
-        subscription = Subscription()
+    async def listen(self, channel: str, seen: int = 0, wire: Wire | None = None) -> AsyncIterator[Subscription]:
+        """Hear what is published on ``channel`` from now on; when Redis is away, from when it is back. ``seen`` and
+        ``wire`` are the subscription's."""
+        subscription = Subscription(seen, wire)
         self._listeners[channel].add(subscription)
         self._changed.set()
-        if self._closing:
+        if wire is not None:
+            wire.gone = partial(subscription.put, Ended())
+        if self._closing or (wire is not None and not wire.is_open):
             subscription.put(Ended())
         try:
             yield subscription
         finally:
+            if wire is not None:
+                wire.gone = None
             listeners = self._listeners[channel]
             listeners.discard(subscription)
             if not listeners:
@@ -101,13 +166,15 @@ class Hub:
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._supervise(), name="event-hub")
+        self._pinging = asyncio.create_task(self._ping(), name="event-pings")
 
     async def stop(self) -> None:
         self.end_streams()
-        if self._task:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        for task in (self._task, self._pinging):
+            if task:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
         await self._redis.aclose()
 
     def end_streams(self) -> None:
@@ -128,6 +195,17 @@ class Hub:
         for listeners in self._listeners.values():
             for subscription in listeners:
                 subscription.put(message)
+
+    async def _ping(self) -> None:
+        """A sign of life for everyone each PING_SECONDS. One timer for all of them, and not all of them at once."""
+        slices, turn = 15, 0
+        while True:
+            await asyncio.sleep(PING_SECONDS / slices)
+            everyone = [one for listeners in self._listeners.values() for one in listeners]
+            for subscription in everyone:
+                if id(subscription) // 64 % slices == turn:
+                    subscription.put(Quiet())
+            turn = (turn + 1) % slices
 
     async def _supervise(self) -> None:
         delay = 0.1
@@ -197,9 +275,10 @@ class Hub:
     def _message(self, channel: str, data: bytes) -> Message:
         if data == events.NEWS:
             return Reread()
-        if channel in self._listeners and (number := _number(data).seq):
-            self.heard[channel] = max(number, self.heard.get(channel, 0))
-        return data
+        told = Told(data)
+        if told.seq and channel in self._listeners:
+            self.heard[channel] = max(told.seq, self.heard.get(channel, 0))
+        return told
 
 
 @asynccontextmanager

@@ -17,9 +17,19 @@ from api.openapi.operation import Content, documented
 from api.uploads import ASKED, RAW, STREAMED, StoredObject, documented_upload, form, receive
 from domain import digests
 from domain.accounts import Principal
-from domain.errors import BodyTooLarge, Conflict, Invalid, MalformedRequest, NotFound, UnknownProfile, UnsupportedMedia
+from domain.errors import (
+    BodyTooLarge,
+    Conflict,
+    Invalid,
+    JobIsFinal,
+    MalformedRequest,
+    MillraceError,
+    NotFound,
+    UnknownProfile,
+    UnsupportedMedia,
+)
 from domain.files import File
-from domain.jobs import Job, JobOrder, read_order, wrong_order
+from domain.jobs import FINAL, Job, JobOrder, Status, read_order, wrong_order
 from domain.pipelines import Pipeline, named
 from storage import dispatch, files
 from storage.configuration import settings
@@ -80,13 +90,17 @@ async def order_job(
     summary="Attach the file a job waits for",
     request_max_body_size=None,
     **documented_upload(
-        NotFound(what="job"), Conflict(reason="the job already has its file"), answer={"Example": QUEUED}
+        NotFound(what="job"),
+        Conflict(reason="the job already has its file"),
+        JobIsFinal(status=Status.CANCELLED),
+        answer={"Example": QUEUED},
     ),
 )
 async def attach_file(
     request: Request[Any, Any, Any], job_id: FromPath[UUID], principal: NamedDependency[Principal]
 ) -> Job:
-    """The file as `multipart/form-data` or as the body itself. 409 `conflict` when the job is not `pending`."""
+    """The file as `multipart/form-data` or as the body itself. 409 `conflict` when it has its
+    file already, `job_is_final` when it was cancelled, or expired, without one."""
     job = await blocking(found, job_id, principal)
     pipeline = named(dispatch.pipelines(), job.kind)
     async with receive(request, settings().max_upload_bytes, owner_id=principal.id, raw=True) as form:
@@ -202,8 +216,18 @@ def _attach(job: Job, stored: StoredObject, principal: Principal, pipeline: Pipe
             republish=config.redispatch_seconds,
         )
         if ordered is None:
-            raise Conflict(reason="the job already has its file")
+            raise _why_not(connection, job.id)
         return ordered
+
+
+def _why_not(connection: Connection, job_id: UUID) -> MillraceError:
+    """Why a job that is there takes no file."""
+    job = views.one(connection, job_id, None)
+    if job is None:
+        return NotFound(what="job")
+    if job.file is None and job.status in FINAL:
+        return JobIsFinal(status=job.status)
+    return Conflict(reason="the job already has its file")
 
 
 routes = [order_job, attach_file]

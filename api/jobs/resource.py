@@ -8,6 +8,7 @@ from litestar.di import NamedDependency
 from litestar.enums import HttpMethod
 from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import UNSET
+from sqlalchemy import Connection
 
 from api.downloads import documented_download, download
 from api.jobs.examples import FAILED
@@ -15,11 +16,13 @@ from api.jobs.reading import found, found_with_keys, owner_of, told
 from api.objects import blocking
 from api.openapi.operation import documented
 from domain.accounts import Principal
-from domain.errors import Invalid, JobNotReady, NotFound, StorageUnavailable
+from domain.errors import Invalid, JobNotReady, NotFound
 from domain.jobs import Job, JobChange, JobPage, Status
-from storage import dispatch, objects
-from storage.database import autocommit, transaction
+from storage import discarding, dispatch, events, objects
+from storage.database import autocommit, transact
 from storage.jobs import commands, views
+from storage.jobs.transitions import Moved
+from storage.webhooks import feed
 
 _NO_JOB = NotFound(what="job")
 
@@ -87,18 +90,28 @@ def change_job(job_id: FromPath[UUID], data: JSONBody[JobChange], principal: Nam
     tags=["jobs"],
     summary="Delete a job with its files",
     sync_to_thread=True,
-    **documented(_NO_JOB, StorageUnavailable()),
+    **documented(_NO_JOB),
 )
 def delete_job(job_id: FromPath[UUID], principal: NamedDependency[Principal]) -> None:
-    """In whatever state: a worker that is at it leaves at its next step. A file uploaded by itself stays."""
-    job = found(job_id, principal)
-    with transaction() as connection:
-        keys = commands.delete(connection, job_id, owner_of(principal))
+    """In whatever state: one that has not ended is cancelled first. Its streams are told so and end, as are webhooks;
+    a worker that is at it leaves at its next checkpoint and nothing of its step is kept. A file uploaded by itself
+    stays."""
+    keys, ended = transact(lambda connection: _delete(connection, job_id, owner_of(principal)))
+    if ended is not None:
+        events.announce_last(ended.owner_id, ended.event)
+        dispatch.tell_cancelled(job_id, ended.kind, ended.event.data.get("stage"))
+        if ended.backlog:
+            dispatch.admit(ended.owner_id)
+    discarding.discard(keys, below=objects.result_prefix(job_id))
+
+
+def _delete(connection: Connection, job_id: UUID, owner_id: UUID | None) -> tuple[list[str], Moved | None]:
+    ended = commands.end(connection, job_id, owner_id)
+    feed.collect_last(connection, job_id)
+    keys = commands.delete(connection, job_id, owner_id)
     if keys is None:
         raise NotFound(what="job")
-    if job.status is Status.PROCESSING:
-        dispatch.tell_cancelled(job_id, job.kind, job.stage)
-    objects.delete([*keys, *objects.below(objects.result_prefix(job_id))])
+    return keys, ended
 
 
 @route(

@@ -18,7 +18,7 @@ from api.problems import closing
 from api.tickets import TICKET
 from domain.accounts import Principal
 from domain.errors import Invalid, MillraceError, NotFound
-from domain.jobs import FINAL, Job
+from domain.jobs import FINAL, TERMINAL, Job
 from storage.database import autocommit
 from storage.jobs import views
 
@@ -58,10 +58,12 @@ async def follow_job(socket: WebSocket[Any, Any, Any], job_id: FromPath[UUID]) -
 async def _send(socket: WebSocket[Any, Any, Any], hub: Hub, job_id: UUID, seen: int) -> bool:
     """Send until the job has ended (True) or the stream (False)."""
     async with aclosing(frames.of_job(hub, job_id, seen)) as source:
-        async for place, event, data in source:
-            if event is not None:
-                await socket.send_data(data.decode())
-                seen = int(place) if place else seen
+        async for frame in source:
+            if frame.type is not None:
+                await socket.send_data(frame.data.decode())
+                seen = int(frame.place) if frame.place else seen
+                if frame.type in TERMINAL:
+                    return True
     job, last = await blocking(standing, job_id, None)
     return job in FINAL and seen >= last
 

@@ -11,13 +11,17 @@ from litestar import Request, Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, HeaderParameter, QueryParameter
 from litestar.response import Stream
+from litestar.response.base import ASGIResponse
+from litestar.response.streaming import ASGIStreamingResponse
+from litestar.types import HTTPResponseBodyEvent, Receive, Send
 
 from api.jobs import frames
 from api.jobs.examples import EVENTS
 from api.jobs.frames import Frame
-from api.jobs.hub import Hub
+from api.jobs.hub import Hub, framed
 from api.objects import blocking
 from api.openapi.operation import Content, documented
+from api.server import WIRE, Wire
 from api.tickets import TICKET
 from domain.accounts import Principal
 from domain.errors import Invalid, NotFound, TooManyStreams
@@ -31,19 +35,11 @@ _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 _open: Counter[UUID] = Counter()  # streams of this process, by the account that reads them
 
 
-def _framed(frame: Frame) -> bytes:
-    place, event, data = frame
-    number = b"id: %s\n" % place.encode() if place is not None else b""
-    if event is None:
-        return number + b": ping\n\n"
-    return b"%sevent: %s\ndata: %s\n\n" % (number, event.type.encode(), data)
-
-
 _SAMPLE = b"".join(
-    _framed((None if event.seq is None else str(event.seq), event, msgspec.json.encode(event))) for event in EVENTS
+    framed(None if event.seq is None else str(event.seq), event.type, msgspec.json.encode(event)) for event in EVENTS
 ).decode()
 _POSITION = "814:817:815"
-_OWNERS_SAMPLE = b"".join(_framed((_POSITION, event, msgspec.json.encode(event))) for event in EVENTS[:1]).decode()
+_OWNERS_SAMPLE = b"".join(framed(_POSITION, event.type, msgspec.json.encode(event)) for event in EVENTS[:1]).decode()
 
 LastEventId = Annotated[str | None, HeaderParameter(name="Last-Event-ID", description="Resume after it")]
 TicketQuery = Annotated[
@@ -88,7 +84,8 @@ async def stream_events(
     if job in FINAL and seen >= last:
         return Response(None, status_code=204)
     hub: Hub = request.app.state.hub
-    return _stream(principal.id, frames.of_job(hub, job_id, min(seen, last)))
+    wire = _wire(request)
+    return _stream(principal.id, frames.of_job(hub, job_id, min(seen, last), wire), wire)
 
 
 @get(
@@ -130,7 +127,14 @@ async def stream_all_events(
         position = feeds.BEGINNING
     if position is not None:
         await blocking(_checked, principal.id, position)
-    return _stream(principal.id, frames.of_owner(request.app.state.hub, principal.id, position))
+    wire = _wire(request)
+    return _stream(principal.id, frames.of_owner(request.app.state.hub, principal.id, position, wire), wire)
+
+
+def _wire(request: Request[Any, Any, Any]) -> Wire | None:
+    """None behind another server than ours; then everything goes through ASGI."""
+    extensions: dict[str, Any] = request.scope.get("extensions") or {}
+    return extensions.get(WIRE)
 
 
 def _position(last_event_id: str | None, after: int | None) -> int:
@@ -141,10 +145,30 @@ def _position(last_event_id: str | None, after: int | None) -> int:
     return int(last_event_id)
 
 
-def _stream(account_id: UUID, source: AsyncGenerator[Frame]) -> Stream:
+def _stream(account_id: UUID, source: AsyncGenerator[Frame], wire: Wire | None) -> Stream:
     """Raises TooManyStreams."""
     check_room(account_id)
-    return Stream(_frames(account_id, source), media_type="text/event-stream", headers=_HEADERS)
+    kind = Stream if wire is None else Unwatched
+    return kind(_frames(account_id, source), media_type="text/event-stream", headers=_HEADERS)
+
+
+class Unwatched(Stream):
+    """A stream that ends by itself when its client has gone: Litestar's own keeps a second task to wait for that."""
+
+    def to_asgi_response(self, *args: Any, **options: Any) -> ASGIResponse:
+        made = super().to_asgi_response(*args, **options)
+        made.__class__ = _Unwatched  # it has some dozen arguments, and none of them is another
+        return made
+
+
+class _Unwatched(ASGIStreamingResponse):
+    __slots__ = ()
+
+    async def send_body(self, send: Send, receive: Receive) -> None:
+        async for chunk in self.iterator:
+            data = chunk if isinstance(chunk, bytes) else chunk.encode()
+            await send(HTTPResponseBodyEvent(type="http.response.body", body=data, more_body=True))
+        await send(HTTPResponseBodyEvent(type="http.response.body", body=b"", more_body=False))
 
 
 async def _frames(account_id: UUID, source: AsyncGenerator[Frame]) -> AsyncIterator[bytes]:
@@ -152,7 +176,7 @@ async def _frames(account_id: UUID, source: AsyncGenerator[Frame]) -> AsyncItera
         yield b"retry: 1000\n\n"
         async with aclosing(source):
             async for frame in source:
-                yield _framed(frame)
+                yield frame.framed()
 
 
 def check_room(account_id: UUID) -> None:

@@ -27,6 +27,7 @@ class Watch:
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._stored: dict[str, int] = {}  # at the last look, by channel
+        self._absent: set[str] = set()  # those without a job at the last look
         self._position: str | None = None
 
     async def look(self) -> None:
@@ -44,12 +45,15 @@ class Watch:
         stored = {channel: standings[job_id] for channel, job_id in ids.items() if job_id in standings}
         for channel in channels:
             if channel not in stored:
-                self._hub.tell(channel, Ended())  # deleted; who comes back is told so
+                # deleted; what is told of it last may still be on its way. Who comes back is told that it is gone
+                if channel in self._absent:
+                    self._hub.tell(channel, Ended())
             elif self._stored.get(channel, 0) > self._hub.heard.get(channel, 0):
                 # stored before the last look, and not heard by now
                 self._hub.heard[channel] = self._stored[channel]
                 self._hub.tell(channel, Reread())
         self._stored = stored
+        self._absent = {channel for channel in channels if channel not in stored}
 
     async def _look_at_owners(self, channels: list[str]) -> None:
         ids = [UUID(channel.removeprefix(events.OWNER_CHANNEL)) for channel in channels]

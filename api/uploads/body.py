@@ -19,7 +19,7 @@ from api.stopping import Stopping
 from api.uploads.intake import Digesting
 from api.uploads.parts import Promise
 from domain.digests import Announced, announced
-from domain.errors import BodyTooLarge, ClientGone, MalformedRequest, ShuttingDown, UploadTooSlow
+from domain.errors import NOTHING_KEPT, BodyTooLarge, ClientGone, MalformedRequest, ShuttingDown, UploadTooSlow
 from domain.files import decode_text, name_from
 
 FIELDS = 16
@@ -98,7 +98,7 @@ class Body:
             async with asyncio.timeout(min(WINDOW_SECONDS - self._waited, LOOK_SECONDS)):
                 event = await self._receive()
         if self._stopping.uploads_are_over:
-            raise ShuttingDown(retry_after=1)
+            raise ShuttingDown(kept=NOTHING_KEPT, retry_after=1)
         self._waited += time.monotonic() - began
         chunk = b""
         if event is not None:

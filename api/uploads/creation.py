@@ -14,11 +14,13 @@ from api.uploads.taking import finish, receive
 from domain import uploads as tus
 from domain.accounts import Principal
 from domain.errors import (
+    NOTHING_KEPT,
     BodyTooLarge,
     Conflict,
     Invalid,
     MillraceError,
     NotFound,
+    ShuttingDown,
     UnknownProfile,
 )
 from domain.identity import new_id
@@ -79,9 +81,11 @@ async def create_upload(
     elif media_type(request) == MEDIA_TYPE:
         try:
             await receive(request, new.id, principal, 0, None, checksum)
-        except MillraceError:
+        except MillraceError as error:
             if idempotency_key is None:  # nobody was told its URL, nor can be
                 await blocking(removal.end, new.id, principal.id)
+                if isinstance(error, ShuttingDown):
+                    raise ShuttingDown(kept=NOTHING_KEPT, retry_after=error.retry_after) from error
             raise
     return await blocking(lambda: _created(receiving.look(new.id, principal.id)))
 

@@ -6,6 +6,7 @@ import msgspec
 
 from api.openapi.operation import BINARY, Content, documented
 from domain.errors import (
+    NOTHING_KEPT,
     BodyTooLarge,
     ClientGone,
     DigestMismatch,
@@ -27,7 +28,7 @@ STREAMED: tuple[MillraceError, ...] = (
     MalformedRequest(reason="a field is given twice", field="title"),
     ClientGone(),
     BodyTooLarge(limit=5 * 1024**3),
-    ShuttingDown(),
+    ShuttingDown(kept=NOTHING_KEPT),
     StorageQuotaExceeded(unit="bytes", limit=10 * 1024**3, used=10 * 1024**3 - 4096, asked=8885),
     DigestMismatch(field="Content-Digest", algorithm="sha-256"),
     UploadTooSlow(seconds=20),

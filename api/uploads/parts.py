@@ -15,8 +15,8 @@ import structlog
 
 from api.objects import Gateway, blocking, unbroken
 from api.uploads.intake import Intake
-from domain.errors import MalformedRequest, MillraceError, ObjectMissing, StorageUnavailable
-from storage import objects
+from domain.errors import MalformedRequest, ObjectMissing, StorageUnavailable
+from storage import discarding, objects
 from storage.objects import MIB, PARTS, SMALLEST_PART
 
 PART = 32 * MIB
@@ -55,7 +55,7 @@ def plan(promise: Promise, part: int) -> list[int]:
 
 
 class Writer:
-    """Writes one object; after an error nothing of it is left in the store."""
+    """Writes one object; after an error nothing of it is left in the store, or only for the sweep of leftovers."""
 
     def __init__(self, gate: Gateway, key: str, content_type: str, limit: int) -> None:
         """``limit`` is the largest size in bytes; parts are made so large that 10,000 of them hold it."""
@@ -204,12 +204,10 @@ class Writer:
             part.cancel()
         # a part that ends after the abort would stay in the store for ever (S3 API reference, AbortMultipartUpload)
         await asyncio.gather(*self._answers, return_exceptions=True)
-        try:
-            if self._upload_id:
-                await blocking(objects.abort_multipart, self._key, self._upload_id)
-            await blocking(objects.delete, [self._key])
-        except MillraceError:
-            log.warning("an unfinished upload stays for the sweep", key=self._key, upload_id=self._upload_id)
+        if self._upload_id:
+            await blocking(discarding.discard_multipart, self._key, self._upload_id, [self._key])
+        else:
+            await blocking(discarding.discard, [self._key])
 
 
 async def send(

@@ -13,6 +13,7 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 from api.openapi.operation import BINARY, Content
 from domain import uploads as tus
 from domain.errors import (
+    BEGINNING_KEPT,
     BodyTooLarge,
     ChecksumMismatch,
     NotFound,
@@ -46,7 +47,7 @@ TAKING = (
     UploadHeader(field="Upload-Checksum", reason="the algorithms are sha1, sha256, md5"),
     BodyTooLarge(limit=5 * 1024**3),
     ChecksumMismatch(algorithm="sha256"),
-    ShuttingDown(),
+    ShuttingDown(kept=BEGINNING_KEPT),
     StorageQuotaExceeded(unit="bytes", limit=10737418240, used=10737000000, asked=5242880),
     StorageUnavailable(),
     VERSION,

@@ -19,7 +19,7 @@ from domain.digests import announced
 from domain.errors import DatabaseUnavailable, MalformedRequest, MillraceError, UnsupportedMedia
 from domain.files import UNNAMED, StoredObject, clean_name, content_type_of, kind_of, name_from
 from domain.identity import new_id
-from storage import files, objects, quotas, reconciliation
+from storage import discarding, files, objects, quotas, reconciliation
 from storage.configuration import settings
 from storage.database import autocommit
 
@@ -68,10 +68,7 @@ class ReceivedForm:
         """Delete the object unless it is kept."""
         if self.file is None or self._kept or self.hash_only:
             return
-        try:
-            await blocking(objects.delete, [self.file.key])
-        except MillraceError:
-            log.warning("an object without a row stays", key=self.file.key)
+        await blocking(discarding.discard, [self.file.key])
 
 
 @asynccontextmanager
@@ -165,7 +162,7 @@ async def drop_unless_named(stored: StoredObject) -> None:
 def _drop_unless_named(key: str) -> None:
     with autocommit() as connection:
         unnamed = reconciliation.unnamed(connection, [key])
-    objects.delete(unnamed)
+    discarding.discard(unnamed)
 
 
 async def _receive_form(received: ReceivedForm, form: Form) -> None:

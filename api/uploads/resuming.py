@@ -19,7 +19,7 @@ from domain.errors import MillraceError, StorageUnavailable, UploadLocked, Uploa
 from domain.files import SNIFF_BYTES, content_type_of
 from domain.identity import new_id
 from domain.uploads import metadata, name_of, type_of
-from storage import objects
+from storage import discarding, objects
 from storage.configuration import settings
 from storage.uploads import receiving
 from storage.uploads.content import Content, joined
@@ -170,8 +170,7 @@ class Keeper:
         self._room.give(self._buffered)
         self._buffered = 0
         if before is not None and before != tail:
-            with suppress(MillraceError):  # it goes with the leftovers
-                await blocking(objects.delete, [before[0]])
+            await blocking(discarding.discard, [before[0]])
 
     async def _send(self, url: str, headers: dict[str, str]) -> str:
         """PUT the tail and what is held; the ETag. The digest is taken meanwhile: hashlib lets go of the GIL."""

@@ -12,7 +12,7 @@ from api.uploads import verifying
 from api.uploads.body import Body
 from api.uploads.resuming import Keeper, beating
 from domain.accounts import Principal
-from domain.errors import MillraceError, StorageQuotaExceeded
+from domain.errors import BEGINNING_KEPT, MillraceError, ShuttingDown, StorageQuotaExceeded
 from storage.configuration import settings
 from storage.uploads import finishing, receiving
 from storage.uploads.content import Content
@@ -45,6 +45,10 @@ async def receive(
                         await keeper.keep(verified)
             if keeper.whole:
                 await finish(held, keeper.content())
+        except ShuttingDown as error:
+            if checksum is not None:  # all or nothing
+                raise
+            raise ShuttingDown(kept=BEGINNING_KEPT, retry_after=error.retry_after) from error
         finally:
             await unbroken(blocking(receiving.release, held))
 

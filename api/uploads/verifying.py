@@ -12,7 +12,7 @@ from api.uploads.resuming import Keeper
 from domain.errors import ChecksumMismatch, StorageUnavailable
 from domain.files import UNKNOWN_TYPE
 from domain.identity import new_id
-from storage import objects
+from storage import discarding, objects
 
 IN_MEMORY = objects.SMALLEST_PART
 
@@ -62,4 +62,4 @@ async def verified(
             async for chunk in answer.aiter_raw():
                 yield chunk
     finally:
-        await blocking(objects.delete, [key])
+        await blocking(discarding.discard, [key])

@@ -7,6 +7,7 @@ one for each 64 KiB of smaller members; it is bounded by their number.
 
 import math
 import time
+from collections.abc import Callable
 
 from domain.archives.layout import check_local_headers
 from domain.archives.ranges import RangeReader
@@ -17,15 +18,22 @@ _LONGEST = 2 * WINDOW_BYTES  # a local header with the longest name and extra fi
 
 
 def compare_local_headers(
-    read: RangeReader, size: int, listing: Listing, reads: int, seconds: float = math.inf
+    read: RangeReader,
+    size: int,
+    listing: Listing,
+    reads: int,
+    seconds: float = math.inf,
+    counted: Callable[[int, int], None] | None = None,
 ) -> str | None:
     """The warning that not every local header could be looked at within ``reads`` reads and ``seconds``, None when all
     were.
 
+    ``counted(byte, bytes)`` is called with how far into the file the reads have come.
+
     Raises:
         ArchiveHeaderMismatch, ArchiveHiddenEntries: see the table in ``domain.archives``.
     """
-    windows = _Windows(read, size, reads, time.monotonic() + seconds)
+    windows = _Windows(read, size, reads, time.monotonic() + seconds, counted)
     check_local_headers(listing.entries, windows, listing.summary.directory_offset)
     if windows.wanted_more:
         return f"local_headers: after {windows.made} reads the rest of the local headers was not compared"
@@ -35,8 +43,10 @@ def compare_local_headers(
 class _Windows:
     """A ``Peek`` that reads, a window at a time."""
 
-    def __init__(self, read: RangeReader, size: int, reads: int, until: float) -> None:
-        self._read, self._size = read, size
+    def __init__(
+        self, read: RangeReader, size: int, reads: int, until: float, counted: Callable[[int, int], None] | None
+    ) -> None:
+        self._read, self._size, self._counted = read, size, counted
         self._most, self._until = reads, until
         self._start, self._held = 0, b""
         self.made = 0
@@ -51,5 +61,7 @@ class _Windows:
             self.made += 1
             self._start = start
             self._held = self._read(start, min(max(length, WINDOW_BYTES), self._size - start))
+            if self._counted:
+                self._counted(start, self._size)
         piece = self._held[start - self._start : start - self._start + length]
         return piece if len(piece) == length else None

@@ -1,5 +1,7 @@
 """One inspection from the first read to the listing."""
 
+from collections.abc import Callable
+
 from domain.archives.directory import Directory, read_directory
 from domain.archives.ends import CENTRAL, END, END64, LOCAL, SPAN_MARKERS, End, find_end
 from domain.archives.entries import Entries
@@ -11,11 +13,17 @@ from domain.archives.shapes import Limits, Listing, Summary
 from domain.errors import ArchiveAgainstPolicy, ArchiveTwoDirectories
 
 
-def inspect(read: RangeReader, size: int, limits: Limits = Limits()) -> Listing:  # noqa: B008 frozen
+def inspect(
+    read: RangeReader,
+    size: int,
+    limits: Limits = Limits(),  # noqa: B008 frozen
+    counted: Callable[[int, int], None] | None = None,
+) -> Listing:
     """List an archive of ``size`` bytes and refuse what is not safe to hand on.
 
     Takes at most 3 reads, two for most archives and one below 128 KiB: the last 128 KiB, the directory, and the head of
-    a file whose first member does not begin it. What ``read`` itself raises passes through.
+    a file whose first member does not begin it. What ``read`` itself raises passes through. ``counted(done, total)`` is
+    called as the entries are read.
 
     Raises:
         ArchiveRefused: by its subclasses, as the table in ``domain.archives`` says.
@@ -31,6 +39,8 @@ def inspect(read: RangeReader, size: int, limits: Limits = Limits()) -> Listing:
     paths = Paths(found.entries, limits, found.warnings)
     for chunk in read_directory(data, found, end, limits):
         paths.add(chunk)
+        if counted:
+            counted(chunk.index + len(chunk.names), end.entries)
     paths.close()
     check_totals(found, limits)
     check_layout(found, end, ranges)

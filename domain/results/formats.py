@@ -5,7 +5,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -40,6 +40,7 @@ class Table(msgspec.Struct, frozen=True):
 
     header: list[str]
     rows: Iterator[tuple[int, list[Any]]]
+    height: int  # of the rows, about: a line of CSV is not always a row
 
 
 def read_table(data: bytes) -> Table:
@@ -54,7 +55,8 @@ def read_table(data: bytes) -> Table:
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         if not is_workbook(data):
             raise ResultUnreadable(reason="a ZIP archive without xl/workbook.xml is not an XLSX workbook")
-        return _with_header(enumerate(read_rows(data), 1))
+        heights: list[int] = []
+        return _with_header(enumerate(read_rows(data, heights.append), 1), lambda: heights[0])
     for signature, reason in _SIGNATURES:
         if head.startswith(signature):
             raise ResultUnreadable(reason=f"it is {reason}")
@@ -75,7 +77,7 @@ def fold(header: str) -> str:
     return header.strip().casefold()
 
 
-def _with_header(rows: Iterator[tuple[int, list[Any]]]) -> Table:
+def _with_header(rows: Iterator[tuple[int, list[Any]]], height: Callable[[], int]) -> Table:
     for _, row in rows:
         if not all(map(is_blank, row)):
             header = ["" if cell is None else str(cell).strip().replace("\x00", "") for cell in row]
@@ -83,7 +85,7 @@ def _with_header(rows: Iterator[tuple[int, list[Any]]]) -> Table:
                 header.pop()
             if len(header) > MAX_COLUMNS:
                 raise ResultUnreadable(reason=f"it has more than {MAX_COLUMNS} columns")
-            return Table(header, rows)
+            return Table(header, rows, height())
     raise ResultUnreadable(reason="it has no header row")
 
 
@@ -100,10 +102,11 @@ def _encoding(data: bytes) -> str:
 def _csv(data: bytes, encoding: str) -> Table:
     """The delimiter is the one by which the header names most known columns, then most columns."""
     tables: list[Table] = []
+    lines = data.count(b"\n") + (not data.endswith(b"\n"))
     failures: list[ResultUnreadable] = []
     for delimiter in DELIMITERS:
         try:
-            tables.append(_with_header(_csv_rows(data, encoding, delimiter)))
+            tables.append(_with_header(_csv_rows(data, encoding, delimiter), lambda: lines))
         except ResultUnreadable as failure:
             failures.append(failure)
     best = max(tables, key=_likeness, default=None)
@@ -138,7 +141,7 @@ def _json(data: bytes) -> Table:
                 header.setdefault(fold(key), key.strip().replace("\x00", ""))
         if len(header) > MAX_COLUMNS:
             raise ResultUnreadable(reason=f"it has more than {MAX_COLUMNS} columns")
-    return Table(list(header.values()), _json_rows(items, list(header)))
+    return Table(list(header.values()), _json_rows(items, list(header)), len(items))
 
 
 def _json_items(data: bytes) -> list[Any]:

@@ -1,5 +1,6 @@
 """From a table of cells to rows of named values, with what could not be read set down."""
 
+from collections.abc import Callable
 from typing import Annotated, Any, TypeAlias
 
 import msgspec
@@ -11,6 +12,7 @@ from domain.results.formats import fold, is_blank, read_table
 from domain.results.summary import Summary, summarise
 
 MAX_WARNINGS = 1_000
+COUNTED = 256  # rows between two reports: a few milliseconds
 MAX_VALUE = 80  # characters of an unreadable cell that a warning shows
 TYPE, HAZARD = "most_dangerous_pathology_type", "hazard_probability"
 
@@ -54,8 +56,10 @@ class _Layout(msgspec.Struct, frozen=True):
     derived: list[tuple[str, int | None]]  # TYPE and HAZARD, with their own column if the file has one
 
 
-def parse(data: bytes, max_rows: int = 100_000) -> Parsed:
+def parse(data: bytes, max_rows: int = 100_000, counted: Callable[[int, int], None] | None = None) -> Parsed:
     """Read a whole XLSX, CSV or JSON result file; the content decides which it is.
+
+    ``counted(rows, of about so many)`` is called now and then.
 
     Raises:
         ResultUnreadable: it is none of them, damaged, without a header, or has more than ``max_rows`` rows.
@@ -65,6 +69,8 @@ def parse(data: bytes, max_rows: int = 100_000) -> Parsed:
     reading = _Reading(table.header, layout)
     rows: list[Row] = []
     for number, cells in table.rows:
+        if counted and not number % COUNTED:
+            counted(min(number, table.height), table.height)
         if all(map(is_blank, cells)):
             continue
         if len(rows) == max_rows:

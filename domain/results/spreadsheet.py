@@ -10,7 +10,7 @@ import io
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from python_calamine import CalamineError, CalamineSheet, CalamineWorkbook, SheetTypeEnum, SheetVisibleEnum
@@ -44,11 +44,12 @@ def is_workbook(data: bytes) -> bool:
         return any(_plain_name(name).lower() == WORKBOOK for name in archive.namelist())
 
 
-def read_rows(data: bytes) -> Iterator[list[Any]]:
+def read_rows(data: bytes, tall: Callable[[int], None] = lambda rows: None) -> Iterator[list[Any]]:
     """The rows of the first visible worksheet from its row 1, blank ones included.
 
     A cell is text ('' when blank), float, bool, ``date``, ``datetime``, ``time`` or ``timedelta``; Excel's own errors
-    come as their text (``#DIV/0!``), which calamine alone would turn into blanks.
+    come as their text (``#DIV/0!``), which calamine alone would turn into blanks. ``tall`` is told how many rows there
+    are before the first one is given.
 
     Raises:
         ResultUnreadable: the package is damaged, encrypted, larger than the limits, or not a workbook.
@@ -57,7 +58,9 @@ def read_rows(data: bytes) -> Iterator[list[Any]]:
     try:
         with CalamineWorkbook.from_filelike(measured) as workbook:
             del measured  # calamine has its own copy
-            yield from _first_sheet(workbook).iter_rows()
+            sheet = _first_sheet(workbook)
+            tall(sheet.end[0] + 1 if sheet.end else 0)  # its `total_height` leaves the last one out
+            yield from sheet.iter_rows()
     except (CalamineError, ArithmeticError, LookupError, OSError, TypeError, ValueError) as error:
         raise ResultUnreadable(reason=f"not a readable XLSX workbook ({str(error)[:200]})") from None
     except BaseException as error:

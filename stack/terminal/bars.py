@@ -9,13 +9,17 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.text import Text
 
 from domain.jobs import TERMINAL, Event
-from stack.terminal.text import harmless
+from stack.terminal.text import harmless, worded
 
 
 class View(Protocol):
     """Shows how far something is, from one thread."""
 
-    def show(self, what: Hashable, name: str, stage: str, percent: float, message: str = "") -> None: ...
+    def show(
+        self, what: Hashable, name: str, stage: str, percent: float, message: str = "", left: int | None = None
+    ) -> None:
+        """``left`` is in seconds, None where nobody knows."""
+
     def __enter__(self) -> "View": ...
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -26,7 +30,20 @@ def show(view: View, name: str, event: Event) -> None:
     """What an event says of its job, called ``name``."""
     data = event.data
     stage = event.type if event.type in TERMINAL else str(data.get("stage") or event.type)
-    view.show(event.job_id, name, stage, data.get("progress") or 0, data.get("message") or "")
+    view.show(event.job_id, name, stage, data.get("progress") or 0, data.get("message") or "", data.get("eta_seconds"))
+
+
+def in_words(seconds: int | None) -> str:
+    """About how long, to two digits; nothing where it is not known."""
+    if seconds is None:
+        return ""
+    if seconds < 100:
+        time = worded(f"{seconds} s", f"{seconds} с")
+    elif seconds < 100 * 60:
+        time = worded(f"{round(seconds / 60)} min", f"{round(seconds / 60)} мин")
+    else:
+        time = worded(f"{round(seconds / 3600)} h", f"{round(seconds / 3600)} ч")
+    return worded(f"{time} left", f"осталось {time}")
 
 
 def view(console: Console, *, several: bool = False) -> View:
@@ -46,14 +63,18 @@ class Bars:
             BarColumn(bar_width=20 if several else 40),
             TextColumn("{task.percentage:>3.0f} %"),
             TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}", style="cyan", markup=False),
             TextColumn("{task.fields[message]}", markup=False),
             console=console,
         )
         self._bars: dict[Hashable, TaskID] = {}
         self._stages: dict[Hashable, str] = {}
 
-    def show(self, what: Hashable, name: str, stage: str, percent: float, message: str = "") -> None:
+    def show(
+        self, what: Hashable, name: str, stage: str, percent: float, message: str = "", left: int | None = None
+    ) -> None:
         fields: dict[str, Any] = {"name": harmless(name), "stage": harmless(stage), "message": harmless(message)}
+        fields["left"] = in_words(left)
         if what not in self._bars:
             self._bars[what] = self._progress.add_task("", total=100, **fields)
         if self._stages.get(what) != stage and not self._several:
@@ -76,7 +97,9 @@ class Lines:
         self._console, self._several = console, several
         self._stages: dict[Hashable, str] = {}
 
-    def show(self, what: Hashable, name: str, stage: str, percent: float, message: str = "") -> None:
+    def show(
+        self, what: Hashable, name: str, stage: str, percent: float, message: str = "", left: int | None = None
+    ) -> None:
         if self._stages.get(what) == stage:
             return
         self._stages[what] = stage

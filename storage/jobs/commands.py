@@ -70,11 +70,17 @@ _cancel_now = move(
 _ask_to_cancel = text("""
     UPDATE jobs SET cancel_requested_at = COALESCE(cancel_requested_at, now())
     WHERE id = :id AND (CAST(:owner_id AS uuid) IS NULL OR owner_id = :owner_id) AND completed_at IS NULL""")
+# Held before anything else, as whoever deletes the job does: one waits for the other, and never each for each.
 _rerun = text("""
     SELECT jobs.kind, jobs.title, jobs.description, jobs.params, jobs.input_file_id, jobs.owns_input, jobs.owner_id,
            jobs.priority, jobs.status
-    FROM jobs WHERE id = :id AND (CAST(:owner_id AS uuid) IS NULL OR owner_id = :owner_id)""")
-# A worker that is at it finds its claim gone and leaves.
+    FROM jobs WHERE id = :id AND (CAST(:owner_id AS uuid) IS NULL OR owner_id = :owner_id) FOR KEY SHARE""")
+# As _cancel_now, held or not: a worker that is at it finds its claim gone and leaves, and commits nothing.
+_end_for_deletion = move(
+    f"status = 'cancelled', {CLOSED}, cancel_requested_at = COALESCE(cancel_requested_at, now()), message = NULL",
+    "id = :id AND (CAST(:owner_id AS uuid) IS NULL OR owner_id = :owner_id) AND completed_at IS NULL",
+    "'cancelled'",
+)
 _delete = text("""
     DELETE FROM jobs WHERE id = :id AND (CAST(:owner_id AS uuid) IS NULL OR owner_id = :owner_id)
     RETURNING input_file_id, owns_input""")
@@ -168,7 +174,8 @@ def rerun(
     *,
     takes_file: bool = True,
 ) -> NewJob | None:
-    """A new job like that one, not stored yet; None when there is no such job.
+    """A new job like that one, not stored yet; None when there is no such job. Needs the transaction that stores it:
+    until its end nobody deletes the one it is like.
 
     Raises:
         Conflict: it has not ended yet, or never had the file it works on.
@@ -208,6 +215,15 @@ def rename(
     """Change the title where given, and the description (to None, too) where ``describe``; False: no such job."""
     values = {"id": job_id, "owner_id": owner_id, "title": title, "description": description, "describe": describe}
     return connection.execute(_rename, values).rowcount == 1
+
+
+def end(connection: Connection, job_id: UUID, owner_id: UUID | None) -> Moved | None:
+    """Cancel a job, whoever works on it, as the first half of its deletion; None when it has ended, or is not there.
+
+    Needs the transaction of ``delete``. The event goes with the job: nobody can read it but in what is announced.
+    """
+    row = connection.execute(_end_for_deletion, {"id": job_id, "owner_id": owner_id}).one_or_none()
+    return None if row is None else moved_of(row)
 
 
 def delete(connection: Connection, job_id: UUID, owner_id: UUID | None) -> list[str] | None:

@@ -6,6 +6,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     DateTime,
+    Double,
     Enum,
     ForeignKey,
     Index,
@@ -43,6 +44,10 @@ jobs = Table(
     Column("stage", Text),
     Column("progress", SmallInteger, nullable=False, server_default=text("0")),
     Column("message", Text),
+    # where the present stage stood when it was first looked at, and when it will likely be over (domain.pace)
+    Column("pace_share", Double),
+    Column("pace_since", _time),
+    Column("eta_at", _time),
     Column("result_key", Text),
     Column("result_name", Text),
     Column("result_size", BigInteger),

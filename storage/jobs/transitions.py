@@ -1,7 +1,7 @@
 """Every move of a job, as a function: present the claim, get what changed or None when the claim no longer stands."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -239,22 +239,46 @@ def heartbeat(connection: Connection, claims: list[UUID], lease: float) -> dict[
     return {row.claim: row.cancelled for row in rows}
 
 
-def progress(connection: Connection, claim: Claim, percent: int, message: str | None) -> int | None:
-    """Store the newest percentage; answers the one that stands (it never falls), None when the claim is gone."""
-    values = {"id": claim.job.id, "claim": claim.token, "progress": percent, "message": message}
+def progress(
+    connection: Connection, claim: Claim, percent: int, message: str | None, left: float | None = None
+) -> int | None:
+    """Store the newest percentage, and for how many seconds the stage will likely go on; answers the percentage that
+    stands (it never falls), None when the claim is gone."""
+    values = {"id": claim.job.id, "claim": claim.token, "progress": percent, "message": message, "left": left}
     return connection.execute(statements.PROGRESS, values).scalar_one_or_none()
 
 
+class Reported(NamedTuple):
+    """How far the other side is, stored; ``due`` is whether the event is to be announced, ten a second at most."""
+
+    owner_id: UUID
+    event: Event
+    due: bool
+
+
 def remote_progress(
-    connection: Connection, job_id: UUID, percent: int, message: str | None, *, waits: str, asks: str | None = None
-) -> tuple[UUID, Event] | None:
-    """Store how far the other side is while the job waits after step ``waits``; None when it does not wait."""
-    values = {"id": job_id, "progress": percent, "message": message, "waits": waits, "asks": asks}
+    connection: Connection,
+    job_id: UUID,
+    percent: int,
+    message: str | None,
+    *,
+    waits: str,
+    asks: str | None = None,
+    share: float | None = None,
+) -> Reported | None:
+    """Store how far the other side is while the job waits after step ``waits``; None when it does not wait.
+
+    ``percent`` is of the whole job, ``share`` (0 to 1) of what the other side does: its pace tells how long it takes.
+    """
+    values = {"id": job_id, "progress": percent, "message": message, "waits": waits, "asks": asks, "share": share}
     row = connection.execute(statements.REMOTE_PROGRESS, values).one_or_none()
     if row is None:
         return None
     data = {"status": Status.PROCESSING, "stage": row.stage, "progress": row.progress, "message": row.message}
-    return row.owner_id, Event(job_id=job_id, type=EventType.PROGRESS, at=row.updated_at, data=data)
+    if row.eta_seconds is not None:
+        data["eta_seconds"] = row.eta_seconds
+    event = Event(job_id=job_id, type=EventType.PROGRESS, at=row.updated_at, data=data)
+    return Reported(row.owner_id, event, row.due)
 
 
 def event_of(row: Row[Any]) -> Event:

@@ -7,8 +7,10 @@ from sqlalchemy import Connection, Row, text
 
 from domain.files import File
 from domain.jobs import RANKS, Attempt, AttemptError, Inspection, Job, JobError, Result, Status
+from storage.jobs.statements import ETA_SECONDS
 
-COLUMNS = """jobs.id, jobs.kind, jobs.title, jobs.description, jobs.status, jobs.stage, jobs.progress, jobs.message,
+COLUMNS = f"""jobs.id, jobs.kind, jobs.title, jobs.description, jobs.status, jobs.stage, jobs.progress, jobs.message,
+    {ETA_SECONDS} AS eta_seconds,
     jobs.params, jobs.parent_id, jobs.result_key, jobs.result_name, jobs.result_size, jobs.error_code,
     jobs.error_message, jobs.error_stage, jobs.error_retryable, jobs.attempt, jobs.priority,
     jobs.created_at, jobs.updated_at,
@@ -119,6 +121,7 @@ def job_of(row: Row[Any]) -> Job:
         status=Status(row.status),
         stage=row.stage,
         progress=row.progress,
+        eta_seconds=row.eta_seconds,
         message=row.message,
         file=_file(row),
         result=Result(name=row.result_name, size=row.result_size) if row.result_key else None,

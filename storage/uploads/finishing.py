@@ -7,7 +7,7 @@ the last byte does it, and where its process died the tick `uploads.sweep`.
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -25,7 +25,7 @@ from domain.errors import (
 )
 from domain.files import SNIFF_BYTES, StoredObject, content_type_of, kind_of
 from domain.uploads import metadata, name_of, type_of
-from storage import files, objects
+from storage import discarding, files, objects
 from storage.configuration import settings
 from storage.database import autocommit, transaction
 from storage.failpoints import reached
@@ -102,8 +102,7 @@ def finish(held: Held, content: Content | None = None) -> None:
     if ordered is not None:
         orders.set_going(ordered)
     if row.tail_key not in (None, stored.key):  # it is in the object now
-        with suppress(MillraceError):  # it goes with the leftovers
-            objects.delete([row.tail_key])
+        discarding.discard([row.tail_key])
 
 
 def _commit(held: Held, row: Any, stored: StoredObject) -> commands.Ordered | None:

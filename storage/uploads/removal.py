@@ -7,8 +7,8 @@ from uuid import UUID
 import structlog
 from sqlalchemy import Connection, text
 
-from domain.errors import MillraceError, NotFound, UploadLocked
-from storage import objects
+from domain.errors import NotFound, UploadLocked
+from storage import discarding
 from storage.database import autocommit
 from storage.uploads.receiving import Held
 
@@ -79,13 +79,13 @@ def expire(connection: Connection, limit: int) -> list[Remains]:
 
 def sweep_out(remains: Iterable[Remains]) -> None:
     """Delete from the store what is left of uploads that are gone. What cannot be reached goes with the leftovers."""
-    for one in remains:
-        try:
-            if one.multipart_id is not None:
-                objects.abort_multipart(one.key, one.multipart_id)
-            objects.delete(one.objects)
-        except MillraceError as error:
-            _log.warning("an upload that is gone stays in the store", key=one.key, error=error.code)
+    all(map(_swept_out, remains))  # a store that is away is not asked for each of them
+
+
+def _swept_out(one: Remains) -> bool:
+    if one.multipart_id is None:
+        return discarding.discard(one.objects)
+    return discarding.discard_multipart(one.key, one.multipart_id, one.objects)
 
 
 def under_way(connection: Connection, keys: Iterable[str]) -> set[str]:

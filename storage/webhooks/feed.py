@@ -6,6 +6,7 @@ because the snapshot of the next one must be newer than whatever the reader befo
 """
 
 from typing import NamedTuple
+from uuid import UUID
 
 import structlog
 from sqlalchemy import Connection, text
@@ -25,6 +26,11 @@ _since_now = text("UPDATE webhooks SET since = CAST(pg_current_snapshot() AS tex
 _UUID7 = """CAST(encode(set_bit(set_bit(overlay(uuid_send(gen_random_uuid()) placing substring(int8send(
     floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint) FROM 3) FROM 1 FOR 6), 52, 1), 53, 1), 'hex')
     AS uuid)"""
+_MADE = f"""
+    INSERT INTO webhook_deliveries (id, webhook_id, type, at, data, job_id, seq, next_attempt_at)
+    SELECT {_UUID7}, webhook_id, 'job.' || type, at, jsonb_strip_nulls(jsonb_build_object(
+        'job_id', job_id, 'status', data -> 'status', 'kind', kind, 'error', data -> 'error')), job_id, seq, now()
+    FROM wanted ON CONFLICT DO NOTHING"""
 # OFFSET 0: the index of events is asked for each owner, which costs as much as there are owners with endpoints; joined
 # freely, the planner may read all of it, which costs as much as there are events.
 _collect = text(f"""
@@ -52,11 +58,7 @@ _collect = text(f"""
             AND NOT pg_visible_in_snapshot(batch.txid, CAST(webhooks.since AS pg_snapshot))
         JOIN jobs ON jobs.id = batch.job_id
         FOR KEY SHARE OF webhooks),
-    made AS (
-        INSERT INTO webhook_deliveries (id, webhook_id, type, at, data, job_id, seq, next_attempt_at)
-        SELECT {_UUID7}, webhook_id, 'job.' || type, at, jsonb_strip_nulls(jsonb_build_object(
-            'job_id', job_id, 'status', data -> 'status', 'kind', kind, 'error', data -> 'error')), job_id, seq, now()
-        FROM wanted ON CONFLICT DO NOTHING RETURNING 1),
+    made AS ({_MADE} RETURNING 1),
     last AS (SELECT number, job_id, seq FROM batch ORDER BY number DESC, job_id DESC, seq DESC LIMIT 1),
     place AS (
         SELECT span.seen, span.until, span.begun, (SELECT count(*) FROM batch) = :limit AS more,
@@ -69,6 +71,20 @@ _collect = text(f"""
         job_id = CASE WHEN place.more THEN place.job_id ELSE CAST('{"0" * 32}' AS uuid) END,
         seq = CASE WHEN place.more THEN place.seq ELSE 0 END
     FROM place RETURNING place.more OR place.begun AS more, place.made""")
+
+# What of one job has not been read, beside whoever is reading: a delivery is unique for its event and endpoint.
+_collect_last = text(f"""
+    WITH wanted AS (
+        SELECT webhooks.id AS webhook_id, job_events.*, jobs.kind
+        FROM jobs JOIN webhooks ON webhooks.owner_id = jobs.owner_id AND webhooks.enabled
+        JOIN job_events ON job_events.job_id = jobs.id AND 'job.' || job_events.type = ANY(webhooks.event_types)
+            AND NOT pg_visible_in_snapshot(job_events.txid, CAST(webhooks.since AS pg_snapshot))
+            AND NOT pg_visible_in_snapshot(
+                job_events.txid, (SELECT CAST(seen AS pg_snapshot) FROM webhook_feed LIMIT 1))
+        WHERE jobs.id = :job_id
+        ORDER BY seq, webhooks.id
+        FOR KEY SHARE OF webhooks)
+    {_MADE}""")
 
 
 class Collected(NamedTuple):
@@ -84,6 +100,11 @@ def hold(connection: Connection) -> bool:
         connection.execute(_since_now)
         _log.warning("webhooks_begin_anew", reason="the database counts its transactions anew: it was restored")
     return True
+
+
+def collect_last(connection: Connection, job_id: UUID) -> None:
+    """Turn what has not been read of a job's events into deliveries, in the transaction that deletes the job."""
+    connection.execute(_collect_last, {"job_id": job_id})
 
 
 def collect(connection: Connection, limit: int = BATCH) -> Collected:

@@ -39,7 +39,7 @@ def house(ml: PacedMl) -> Iterator[Stack]:
         "ML_DEFAULT_PROFILE": "paced",
         "SWEEP_SECONDS": "0.5",
         "LEASE_SECONDS": "3",
-        "MAX_UPLOAD_BYTES": str(4 * 1024**2),
+        "MAX_UPLOAD_BYTES": str(24 * 1024**2),
         **broker_env(),
     }
     with running(only=["api", "worker", "sweeper", "beat"], env=env) as stack:

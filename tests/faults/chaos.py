@@ -25,6 +25,7 @@ from tests.faults.verdict import Verdict, judge, settled
 
 TOKEN = "token-of-the-patient-ml-service"
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "chaos.json"
+SHARE = 0.3  # of the jobs that are cancelled or deleted as they run, and of those that are rerun or deleted later
 APPS = ("api", "worker", "sweeper", "beat")
 # Everything waits less than by default, so that a round has many recoveries in it.
 QUICK = {"LEASE_SECONDS": "3", "SWEEP_SECONDS": "0.5", "REDISPATCH_SECONDS": "4", "RETRY_BASE_SECONDS": "0.2"}
@@ -45,6 +46,7 @@ class Round:
     orders: int = 0
     answered: int = 0
     unanswered: int = 0
+    wanted: dict[str, int] = field(default_factory=dict)
     verdict: Verdict = field(default_factory=Verdict)
 
     def report(self) -> dict[str, Any]:
@@ -58,6 +60,7 @@ class Round:
             "orders": self.orders,
             "answered": self.answered,
             "unanswered": self.unanswered,
+            "wanted": self.wanted,
             "jobs": found.jobs,
             "ended": dict(found.ended),
             "interruptions": found.interruptions,
@@ -97,13 +100,14 @@ def play(stack: Stack, ml: PatientMl, *, kills: int, seconds: float, seed: int, 
     played = Round(seed=seed)
     killer = Killer(stack, seed, lease=float(QUICK["LEASE_SECONDS"]))
     with User(stack.url) as user:
-        with History(user, resend=resend) as history:
+        with History(user, resend=resend, share=SHARE, seed=seed) as history:
             played.seconds = killer.run(kills, seconds)
         played.settled_after = settled(stack.env, settle)
         played.verdict = judge(history, stack.env, ml, killer.deaths)
     played.kills = dict(killer.kills)
     played.orders, played.answered = len(history.orders), len(history.answered)
     played.unanswered = len(history.unanswered)
+    played.wanted = dict(history.wanted)
     return played
 
 
@@ -111,9 +115,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--seconds", type=float, help="at most; by default 2 s a kill")
+    parser.add_argument("--seconds", type=float, help="at most; by default 4 s a kill")
     options = parser.parse_args()
-    seconds = options.seconds or options.kills * 2
+    seconds = options.seconds or options.kills * 4
     with house({**QUICK, **WIDE}) as (stack, ml):
         played = play(stack, ml, kills=options.kills, seconds=seconds, seed=options.seed, settle=90, resend=True)
     report = played.report()

@@ -1,11 +1,13 @@
 """What clients did and were told, kept on their side: each request with its answer, or that none came."""
 
 import io
+import random
 import secrets
 import threading
 import time
 import zipfile
 from collections import Counter, deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import httpx
@@ -26,6 +28,11 @@ class Order:
     sent_at: float = field(default_factory=time.time)
     statuses: list[int | None] = field(default_factory=list)  # of each time it was sent; None: no answer came
     job_id: str | None = None
+    # what was ordered of the job afterwards, and whether that was answered
+    cancelled: bool = False  # 202: it must not succeed any more
+    deletion_sent: bool = False
+    deleted: bool = False  # 204, or 404 to a DELETE that was sent again: it must not be there
+    reruns: int = 0  # that were sent; each is one job more of the same title, or none
 
     @property
     def answered(self) -> bool:
@@ -36,15 +43,19 @@ class History:
     """Orders from ``clients`` threads, as fast as jobs come to their end, until ``stop``.
 
     ``resend``: an order without an answer is sent again with its key, as RFC-abiding clients do; else it is left.
+    ``share``: of how many jobs something more is wanted, by the seed: to be cancelled, deleted, or run again.
     """
 
-    def __init__(self, user: User, clients: int = 3, *, resend: bool) -> None:
+    def __init__(self, user: User, clients: int = 3, *, resend: bool, share: float = 0.0, seed: int = 0) -> None:
         self.orders: list[Order] = []
         self.refused: Counter[int] = Counter()  # clean refusals by status
+        self.wanted: Counter[str] = Counter()  # what else was answered: cancel, delete, retry
         self.unclean: list[str] = []  # answers that should not have been given, e.g. a 503 without Retry-After
-        self._user, self._resend = user, resend
+        self._user, self._resend, self._share, self._seed = user, resend, share, seed
         self._stopping = threading.Event()
-        self._threads = [threading.Thread(target=self._client, name=f"client-{number}") for number in range(clients)]
+        self._threads = [
+            threading.Thread(target=self._client, args=(number,), name=f"client-{number}") for number in range(clients)
+        ]
 
     def __enter__(self) -> "History":
         for thread in self._threads:
@@ -71,16 +82,24 @@ class History:
         self._send(user or self._user, order)
         return order
 
-    def _client(self) -> None:
-        mine: deque[str] = deque()
+    def _client(self, number: int) -> None:
+        mine: deque[Order] = deque()
+        chance = random.Random(self._seed * 1000 + number)
         with User(self._user.url, token=self._user.http.headers["Authorization"].removeprefix("Bearer ")) as user:
             user.http.timeout = httpx.Timeout(20)
             while not self._stopping.is_set():
                 order = self.order(user, archive=len(self.orders) % 2 == 0)
                 if order.job_id:
-                    mine.append(order.job_id)
+                    mine.append(order)
+                    if chance.random() < self._share:
+                        self._want(user, order, chance.choice(("cancel", "delete")))
                 if len(mine) >= UNFINISHED:
-                    self._await(user, mine.popleft())
+                    oldest = mine.popleft()
+                    if not oldest.deletion_sent:
+                        self._await(user, str(oldest.job_id))
+                        if chance.random() < self._share:
+                            again = self._want(user, oldest, chance.choice(("retry", "retry", "delete")))
+                            mine += [again] if again else []
 
     def _send(self, user: User, order: Order) -> None:
         while not self._stopping.is_set() or not order.statuses:
@@ -103,6 +122,36 @@ class History:
             self._stopping.wait(0.2)
             if None in order.statuses and not self._resend:
                 return
+
+    def _want(self, user: User, order: Order, what: str) -> Order | None:
+        """Have the job cancelled, deleted or run again, sent until it is answered; the order of the rerun."""
+        order.deletion_sent |= what == "delete"
+        order.reruns += what == "retry"
+        method, path = ("DELETE", "") if what == "delete" else ("POST", f"/{what}")
+        headers = {"Idempotency-Key": secrets.token_hex(10)} if what == "retry" else {}
+        sent = 0
+        while not sent or not self._stopping.is_set():
+            sent += 1
+            with suppress(httpx.TransportError):
+                answer = user.http.request(method, f"/jobs/{order.job_id}{path}", headers=headers)
+                status = answer.status_code
+                if status in (202, 204):
+                    self.wanted[what] += 1
+                    order.cancelled |= what == "cancel"
+                    order.deleted |= what == "delete"
+                    if what != "retry":
+                        return None
+                    again = Order(key=order.key, archive=order.archive, statuses=[status], job_id=answer.json()["id"])
+                    self.orders.append(again)
+                    return again
+                if status == 404 and what == "delete" and sent > 1:  # the answer that got lost said 204
+                    order.deleted = True
+                    return None
+                if status == 409 and "Retry-After" not in answer.headers:
+                    return None  # it has ended already, or not yet
+                self._judge(answer)
+            self._stopping.wait(0.2)
+        return None
 
     def _judge(self, answer: httpx.Response) -> None:
         status = answer.status_code

@@ -28,10 +28,12 @@ WEIGHTS: Mapping[str, int] = {
     "api": 5,
     "redis": 5,  # SIGKILL; it comes back empty
     "redis flushed": 7,
+    "s3": 4,  # SIGKILL; what it has answered is on disk, parts of uploads that are not complete are gone
     "connections": 10,  # pg_terminate_backend on half of ours
     "postgres backend": 3,  # SIGKILL to one: the server ends all of them and recovers
 }
 
+MEAN_SECONDS = 1.0  # between two deaths at most, on the average
 WORK_SECONDS = 4.0  # to wait for a job to move before the next death
 
 
@@ -61,13 +63,15 @@ class Killer:
             "api": lambda: self._kill(self._nodes["api"]),
             "redis": lambda: self._kill(self._nodes["redis"]),
             "redis flushed": self._flush,
+            "s3": lambda: self._kill(self._nodes["s3"]),
             "connections": self._terminate_backends,
             "postgres backend": self._kill_backend,
         }
         try:
             while sum(self.kills.values()) < kills and time.monotonic() - began < seconds:
                 left = kills - sum(self.kills.values())
-                mean = (seconds - (time.monotonic() - began)) / left * 0.6  # a kill takes time itself
+                # a kill takes time itself, and more of it on a busy machine
+                mean = min((seconds - (time.monotonic() - began)) / left * 0.6, MEAN_SECONDS)
                 time.sleep(min(self._random.expovariate(1 / mean), 3 * mean))
                 self._await_work()
                 (kind,) = self._random.choices(list(WEIGHTS), list(WEIGHTS.values()))

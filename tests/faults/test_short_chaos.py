@@ -19,5 +19,6 @@ def test_forty_kills(capsys: pytest.CaptureFixture[str]) -> None:
         sys.stdout.write(f"\n{json.dumps(report, indent=2)}\n")
     assert played.verdict.violations == []
     assert report["kills"] >= KILLS / 2, "on a busy machine there are fewer than forty, but not so few"
+    assert played.wanted, "nobody wanted anything else of a job"
     assert played.verdict.interruptions > 0, "no death has hit a step"
     assert played.settled_after < 30, "once the deaths are over"

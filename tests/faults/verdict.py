@@ -95,14 +95,22 @@ def _grouped(rows: list[Row]) -> dict[str, list[Row]]:
 
 def _check_answers(verdict: Verdict, history: History, jobs: Mapping[str, Row]) -> None:
     titles = Counter(job["title"] for job in jobs.values())
+    reruns: Counter[str] = Counter()
+    for order in history.orders:
+        reruns[order.key] += order.reruns
     for order in history.orders:
         if order.answered:
             job = jobs.get(order.job_id or "")
             if job is None:
-                verdict.lost.append(f"{order.job_id} was answered and is not there")
+                if not order.deletion_sent:
+                    verdict.lost.append(f"{order.job_id} was answered and is not there")
+            elif order.deleted:
+                verdict.other.append(f"{order.job_id} was deleted and is still there ({job['status']})")
+            elif order.cancelled and job["status"] == "succeeded":
+                verdict.other.append(f"{order.job_id} was cancelled, and succeeded")
             elif job["status"] not in FINAL:
                 verdict.lost.append(f"{order.job_id} is still {job['status']}")
-        if titles[order.key] > 1:
+        if titles[order.key] > 1 + reruns[order.key]:
             verdict.duplicates.append(f"order {order.key} ({order.statuses}) made {titles[order.key]} jobs")
     for job in jobs.values():
         if job["status"] not in FINAL and job["id"] not in {order.job_id for order in history.answered}:

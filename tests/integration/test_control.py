@@ -44,7 +44,8 @@ def test_a_pending_job_can_be_cancelled_and_takes_no_file_then(scripted_user: Us
     job = scripted_user.http.post("/jobs", json={}).json()
     assert scripted_user.http.post(f"/jobs/{job['id']}/cancel").json()["status"] == "cancelled"
     answer = scripted_user.http.put(f"/jobs/{job['id']}/file", files={"file": ("a.txt", TEXT)})
-    assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
+    assert (answer.status_code, answer.json()["code"]) == (409, "job_is_final")
+    assert "cancelled" in answer.json()["detail"]
     assert scripted_user.http.get("/files").json()["items"] == []
 
 

@@ -526,6 +526,49 @@ def test_progress_is_coalesced_and_announced_within_the_part_of_its_step() -> No
     assert len(run.types) == 5, "none of it is stored one by one"
 
 
+def test_a_pace_that_has_been_watched_says_how_long_the_step_goes_on() -> None:
+    def steadily(job: JobInStep, context: Context) -> Outcome:
+        began = time.monotonic()
+        while (now := time.monotonic() - began) < 1.6:
+            context.progress(now, 2.0)
+            time.sleep(0.01)
+        return Done()
+
+    def in_parts(job: JobInStep, context: Context) -> Outcome:
+        began = time.monotonic()
+        while (now := time.monotonic() - began) < 1.3:
+            context.progress(now, 2.0, part=(1, 2))
+            time.sleep(0.01)
+        return Done()
+
+    run = Run(TWO, a=steadily, b=in_parts)
+    with listening(run.job_id) as heard:
+        run.step("a")
+        first = [event["data"] for event in heard() if event["type"] == "progress"]
+        run.step("b")
+        second = [event["data"] for event in heard() if event["type"] == "progress"]
+    told = [data["eta_seconds"] for data in first if "eta_seconds" in data]
+    assert told
+    assert len(told) < len(first), "not before it was watched for a second"
+    assert set(told) == {1}, "0.4 to 0.9 seconds, rounded up"
+    assert second
+    assert not [data for data in second if "eta_seconds" in data], "nobody knows the pace of the second part"
+    assert max(data["progress"] for data in second) < 75
+
+
+def test_a_short_step_costs_no_statement_for_its_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    def briefly(job: JobInStep, context: Context) -> Outcome:
+        for done in range(1000):
+            context.progress(done, 1000)
+        return Done()
+
+    asked: list[object] = []
+    monkeypatch.setattr("workers.progress.autocommit", lambda: asked.append(1))
+    run = Run(ONE, a=briefly)
+    run.step("a")
+    assert (run.row["status"], asked) == ("succeeded", [])
+
+
 def test_an_attempt_done_again_does_not_announce_less_than_was_reached() -> None:
     run = Run(ONE, a=reporting)
     job_rows.change(run.job_id, "progress = 70")

@@ -7,6 +7,7 @@ from collections import defaultdict
 from contextlib import aclosing
 from uuid import UUID
 
+import msgspec
 import pytest
 from sqlalchemy import Connection, text
 
@@ -14,6 +15,7 @@ from api.jobs import frames
 from api.jobs.hub import Hub
 from api.jobs.watch import Watch
 from domain.errors import Invalid
+from domain.jobs import Event
 from migrations.__main__ import upgrade
 from stack.up import Stack
 from storage import feeds
@@ -153,9 +155,10 @@ def test_nobody_reads_what_is_anothers() -> None:
 
 async def followed(hub: Hub, owner: UUID, position: str | None, told: list[tuple[str | None, Place]]) -> None:
     async with aclosing(frames.of_owner(hub, owner, position)) as source:
-        async for place, event, _ in source:
-            if event is not None:
-                told.append((place, (event.job_id, event.seq or 0)))
+        async for frame in source:
+            if frame.type is not None:
+                event = msgspec.json.decode(frame.data, type=Event)
+                told.append((frame.place, (event.job_id, event.seq or 0)))
 
 
 def test_a_stream_of_all_jobs_is_live_and_goes_on_where_it_was_cut_off() -> None:

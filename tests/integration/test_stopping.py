@@ -32,7 +32,9 @@ def accepted(pid: int) -> int:
 def test_uploads_that_cannot_end_in_time_are_refused_when_the_server_stops(house: Stack) -> None:
     with User(house.url) as user:
         job = user.http.post("/jobs", json={}).json()["id"]
-        sent = [threading.Event() for _ in range(3)]
+        began_with = {"Tus-Resumable": "1.0.0", "Upload-Length": str(300 * 2048)}
+        resumable = user.http.post("/uploads", headers=began_with).headers["location"].removeprefix("/api/v1")
+        sent = [threading.Event() for _ in range(4)]
 
         def slowly(begun: threading.Event) -> Iterator[bytes]:
             for _ in range(300):
@@ -40,15 +42,18 @@ def test_uploads_that_cannot_end_in_time_are_refused_when_the_server_stops(house
                 begun.set()
                 time.sleep(0.1)
 
-        answers: list[httpx.Response] = []
+        answers: dict[str, httpx.Response] = {}
 
         def upload(method: str, path: str, begun: threading.Event) -> None:
             headers = {**user.http.headers, "Content-Length": str(300 * 2048), "Content-Type": "application/x-test"}
-            answers.append(
-                httpx.request(method, f"{user.url}/api/v1{path}", content=slowly(begun), headers=headers, timeout=60)
+            if method == "PATCH":
+                headers |= {"Tus-Resumable": "1.0.0", "Upload-Offset": "0"}
+                headers["Content-Type"] = "application/offset+octet-stream"
+            answers[f"{method} {path}"] = httpx.request(
+                method, f"{user.url}/api/v1{path}", content=slowly(begun), headers=headers, timeout=60
             )
 
-        ways = (("POST", "/upload"), ("POST", "/jobs"), ("PUT", f"/jobs/{job}/file"))
+        ways = (("POST", "/upload"), ("POST", "/jobs"), ("PUT", f"/jobs/{job}/file"), ("PATCH", resumable))
         uploads = [threading.Thread(target=upload, args=(*way, begun)) for way, begun in zip(ways, sent, strict=True)]
         for thread in uploads:
             thread.start()
@@ -65,10 +70,17 @@ def test_uploads_that_cannot_end_in_time_are_refused_when_the_server_stops(house
             thread.join(30)
         process.start()
     assert took < 10, (house.data_dir / "logs" / "api.log").read_text()[-3000:]
-    assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(503, "shutting_down")] * 3, (
-        house.data_dir / "logs" / "api.log"
-    ).read_text()[-3000:]
-    assert all(int(answer.headers["Retry-After"]) >= 1 for answer in answers)
+    log = (house.data_dir / "logs" / "api.log").read_text()[-3000:]
+    told = [(answer.status_code, answer.json()["code"]) for answer in answers.values()]
+    assert told == [(503, "shutting_down")] * 4, log
+    assert all(int(answer.headers["Retry-After"]) >= 1 for answer in answers.values())
+    kept = answers.pop(f"PATCH {resumable}").json()["detail"]
+    assert "is kept" in kept, "what had come of it"
+    assert all("nothing was kept" in answer.json()["detail"] for answer in answers.values())
+    ready(house)
+    with User(house.url, token=user.http.headers["Authorization"].removeprefix("Bearer ")) as back:
+        offset = back.http.head(resumable, headers={"Tus-Resumable": "1.0.0"}).headers["upload-offset"]
+        assert int(offset) > 0
 
 
 def ready(house: Stack) -> None:

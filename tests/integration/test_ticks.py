@@ -20,7 +20,7 @@ from sqlalchemy import event, text
 from migrations.__main__ import upgrade
 from stack.up import ROOT, Stack
 from storage import ticks
-from storage.database import autocommit, engine
+from storage.database import autocommit, engine, transaction
 from workers import ticks as workers_ticks
 from workers.ticks import Every, once_a_slot
 
@@ -54,6 +54,18 @@ def test_a_slot_is_taken_once_however_many_try() -> None:
         taken = list(pool.map(lambda _: take("t", 3600), range(40)))
     assert sum(taken) == 1
     assert take("another", 3600), "each tick has slots of its own"
+
+
+def test_a_slot_somebody_holds_is_left_to_them_and_not_waited_for() -> None:
+    assert take("t", 3600)
+    move("slot = slot - interval '1 hour'")
+    with transaction() as connection:
+        connection.execute(text("SELECT FROM ticks FOR UPDATE"))
+        began = time.monotonic()
+        assert not take("t", 3600)
+        assert take("another", 3600)
+        assert time.monotonic() - began < 1
+    assert take("t", 3600)
 
 
 def test_an_hour_without_a_beat_is_one_run_and_not_many() -> None:

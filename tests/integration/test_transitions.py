@@ -17,7 +17,7 @@ from domain.pipelines import ResultFile
 from migrations.__main__ import upgrade
 from stack.up import Stack
 from storage.database import autocommit, transaction
-from storage.jobs import transitions
+from storage.jobs import transitions, views
 from storage.jobs.transitions import Claim, Moved
 from tests import job_rows
 
@@ -316,10 +316,64 @@ def test_progress_never_falls() -> None:
 def test_live_progress_is_not_part_of_the_record() -> None:
     claim = job_rows.claimed(step="submit")
     do(wait, claim)
-    owner_id, event = do(transitions.remote_progress, claim.job.id, 45, "half", waits="submit")
+    owner_id, event, _ = do(transitions.remote_progress, claim.job.id, 45, "half", waits="submit")
     assert owner_id == claim.job.owner_id
     assert (event.seq, event.data["progress"], event.data["stage"]) == (None, 45, "waiting")
     assert job_rows.types(claim.job.id) == ["queued", "stage", "waiting"]
+
+
+def eta(job_id: UUID) -> int | None:
+    with autocommit() as connection:
+        job = views.one(connection, job_id, None)
+    assert job
+    return job.eta_seconds
+
+
+def reported(job_id: UUID, share: float) -> transitions.Reported:
+    told = do(transitions.remote_progress, job_id, 10 + int(share * 70), None, waits="submit", share=share)
+    assert isinstance(told, transitions.Reported)
+    return told
+
+
+def test_the_pace_of_reports_says_how_long_the_waiting_will_last_and_ends_with_it() -> None:
+    claim = job_rows.claimed(step="submit")
+    job_id = claim.job.id
+    do(wait, claim)
+    assert "eta_seconds" not in reported(job_id, 0.2).event.data, "one report is no pace"
+    job_rows.change(job_id, "pace_since = now() - interval '10 s'")
+    assert reported(job_id, 0.4).event.data["eta_seconds"] in (30, 31)
+    assert eta(job_id) in (30, 31)
+    assert reported(job_id, 0.6).event.data["eta_seconds"] in (10, 11), "the mean since the first one"
+    assert "eta_seconds" not in reported(job_id, 0.1).event.data, "it has begun anew"
+    assert eta(job_id) is None
+    job_rows.change(job_id, "pace_since = now() - interval '10 s'")
+    reported(job_id, 0.2)
+    assert eta(job_id)
+    do(signal, job_id, {"outcome": "succeeded"})
+    assert eta(job_id) is None
+
+
+def test_an_estimate_whose_time_is_up_is_none() -> None:
+    claim = job_rows.claimed()
+    do(transitions.progress, claim, 5, None, 7.2)
+    assert eta(claim.job.id) in (7, 8)
+    job_rows.change(claim.job.id, "eta_at = now() - interval '1 s'")
+    assert eta(claim.job.id) is None
+    do(transitions.progress, claim, 5, None, 7.2)
+    do(advance, claim)
+    assert eta(claim.job.id) is None, "the next stage has a pace of its own"
+
+
+def test_reports_that_follow_closely_are_stored_and_not_told_each() -> None:
+    claim = job_rows.claimed(step="submit")
+    job_id = claim.job.id
+    do(wait, claim)
+    job_rows.change(job_id, "updated_at = now() - interval '0.2 s'")
+    told = [reported(job_id, share / 1000) for share in range(200)]
+    assert told[0].due
+    span = (told[-1].event.at - told[0].event.at).total_seconds()
+    assert sum(one.due for one in told) <= 1 + span / 0.1
+    assert job_rows.row(job_id)["progress"] == 10 + int(0.199 * 70), "the row has the newest"
 
 
 # ---------------------------------------------------------------- attempts and leases

@@ -1,17 +1,25 @@
 """The console's files keep their own rules: their types and ETags, nothing inline, the same words in both languages."""
 
+import ast
 import re
 import tomllib
+from collections.abc import Iterator
 from fnmatch import fnmatch
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from litestar import Litestar
 from litestar.testing import TestClient
 
-from api.console import ASSETS, PAGE, POLICY, TYPES
+from api.console import ASSETS, PAGE, POLICY, TYPES, routes
+from domain import errors, recordings
 from domain.inference import PIPELINE
 from domain.jobs import FINAL, EventType, Priority, Status
+from domain.recordings.audio import AudioWarning, MatchStatus
+from domain.recordings.calls import REASONS, Direction, Outcome
+from domain.recordings.mailboxes import AfterAction, DisabledReason, MailboxStanding, Security
 from domain.results.columns import KNOWN
 from tests.unit.test_openapi import APP
 
@@ -42,6 +50,8 @@ def words() -> dict[str, dict[str, str]]:
 
 
 WORDS = words()
+COUNTS = [name for name, of in MailboxStanding.__annotations__.items() if int in get_args(of) and name != "failures"]
+INSECURE = "MailboxInsecure"  # refuses an order; no look fails with it
 
 
 # ---------------------------------------------------------------- serving
@@ -56,7 +66,14 @@ def test_the_page_is_at_the_root_with_a_policy_that_lets_only_its_own_files_in()
     assert {source for name, source in sources.items() if name.endswith("-src")} == {"'none'", "'self'"}
     assert (sources["form-action"], sources["base-uri"], sources["frame-ancestors"]) == ("'none'",) * 3
     assert answer.headers["x-content-type-options"] == "nosniff"
-    assert 'data-panels="jobs"' in answer.text
+    assert 'data-panels="jobs recordings"' in answer.text
+
+
+def test_a_capability_that_is_left_out_has_no_panel() -> None:
+    page, _ = routes(["accounts", "files", "jobs", "inference"])
+    with TestClient(Litestar([page])) as other:
+        assert 'data-panels="jobs"' in other.get("/").text
+        assert "recordings" not in other.get("/").text
 
 
 @pytest.mark.parametrize("name", sorted({path.name for path in FOLDER.iterdir() if path.suffix[1:] in TYPES} - {PAGE}))
@@ -164,6 +181,18 @@ def test_every_word_that_is_said_is_there_and_none_is_left_over() -> None:
     [
         ("status", list(Status)),
         ("stage", [*(step.name for step in PIPELINE.steps), "waiting", "done", "now", "next", "failed"]),
+        ("stage", [step.name for step in recordings.PIPELINE.steps]),
+        ("match", list(MatchStatus)),
+        ("by", ["rule", "hand"]),
+        ("warning", list(AudioWarning)),
+        ("direction", list(Direction)),
+        ("was", list(Outcome)),
+        ("reason", list(REASONS.values())),
+        ("disabled", list(DisabledReason)),
+        ("security", list(Security)),
+        ("after", list(AfterAction)),
+        ("count", COUNTS),
+        ("fault", [one.code for name, one in vars(errors).items() if name.startswith("Mailbox") and name != INSECURE]),
         ("priority", list(Priority)),
         ("column", [column.name for column in KNOWN]),
         (
@@ -177,10 +206,38 @@ def test_everything_the_api_names_has_a_word(kind: str, names: list[str]) -> Non
         assert f"{kind}_{name}" in WORDS["en"]
 
 
+def sentences(tree: ast.AST) -> Iterator[ast.expr]:
+    """What is said of a job: as a `message`, or as the third of what `progress` is told."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            yield from (one.value for one in node.keywords if one.arg == "message")
+            if isinstance(node.func, ast.Attribute) and node.func.attr == "progress":
+                yield from node.args[2:3]
+        elif isinstance(node, ast.Assign) and [ast.unparse(one) for one in node.targets] == ["message"]:
+            yield node.value
+
+
+def spoken(said: ast.expr) -> set[str]:
+    """With {} for what is put in; nothing for what is said elsewhere."""
+    if isinstance(said, ast.IfExp):
+        return spoken(said.body) | spoken(said.orelse)
+    if isinstance(said, ast.JoinedStr):
+        return {"".join(str(one.value) if isinstance(one, ast.Constant) else "{}" for one in said.values)}
+    return {said.value} if isinstance(said, ast.Constant) and isinstance(said.value, str) else set()
+
+
 def test_every_sentence_of_the_engine_can_be_retold() -> None:
-    kept = {said for key, said in WORDS["en"].items() if key.startswith("said_")}
-    code = "\n".join(path.read_text() for path in (ROOT / "workers").glob("*.py"))
-    assert set(re.findall(r'\bmessage="([^"]+)"', code)) <= kept
+    kept = {re.sub(r"\{\w+\}", "{}", said) for key, said in WORDS["en"].items() if key.startswith("said_")}
+    code = [ast.parse(path.read_text()) for path in (ROOT / "workers").rglob("*.py")]
+    said = {one for tree in code for sentence in sentences(tree) for one in spoken(sentence)}
+    assert {"1 file", "{} files in the archive", "{} of {} entries", "{} of {} messages", "nothing new"} <= said
+    assert said <= kept
+
+
+def test_a_mailbox_shows_every_count() -> None:
+    listed = re.search(r"const COUNTS = \[(.*?)\]", text("mailboxes.js"))
+    assert listed
+    assert re.findall(r'"(\w+)"', listed[1]) == COUNTS
 
 
 def test_the_console_hears_every_type_of_event() -> None:
@@ -193,10 +250,13 @@ def test_the_console_hears_every_type_of_event() -> None:
 
 
 def test_the_stages_that_are_shown_are_those_of_the_pipeline() -> None:
-    listed = re.search(r"inference: \[(.*?)\]", text("card.js"))
-    assert listed
-    way = [name for step in PIPELINE.steps if not step.aside for name in (step.name, "waiting" if step.overdue else "")]
-    assert re.findall(r'"(\w+)"', listed[1]) == [name for name in way if name]
+    for pipeline in (PIPELINE, recordings.PIPELINE):
+        listed = re.search(rf"  {pipeline.name}: \[(.*?)\]", text("card.js"))
+        assert listed
+        steps = [step for step in pipeline.steps if not step.aside]
+        way = [name for step in steps for name in (step.name, "waiting" if step.overdue else "")]
+        assert re.findall(r'"(\w+)"', listed[1]) == [name for name in way if name]
+        assert (pipeline.name in re.findall(r'WITHOUT_FILE = \["(\w+)"\]', text("card.js"))) is not pipeline.takes_file
 
 
 # ---------------------------------------------------------------- colours

@@ -188,6 +188,8 @@ def test_the_pipeline_of_the_readme_can_be_added(monkeypatch: pytest.MonkeyPatch
 
 
 class _Silent:
-    def progress(self, done: float, total: float, message: str | None = None) -> None: ...
+    def progress(
+        self, done: float, total: float, message: str | None = None, *, part: tuple[int, int] = (1, 1)
+    ) -> None: ...
 
     def checkpoint(self) -> None: ...

@@ -35,7 +35,9 @@ class Watched:
     def __init__(self) -> None:
         self.checkpoints = 0
 
-    def progress(self, done: float, total: float, message: str | None = None) -> None: ...
+    def progress(
+        self, done: float, total: float, message: str | None = None, *, part: tuple[int, int] = (1, 1)
+    ) -> None: ...
 
     def checkpoint(self) -> None:
         self.checkpoints += 1
