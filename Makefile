@@ -10,8 +10,9 @@ TESTS  ?= tests/faults/test_short_chaos.py tests/integration tests/unit
 # the ways in and out beside the main job: a target of their own keeps `make test` under five minutes
 MORE    = tests/console $(addprefix tests/integration/test_,calls.py calls_retention.py cli.py client.py demo.py digests.py \
 	direct.py equal_files.py fetching.py inspections.py mail_servers.py mango.py member_memory.py members.py quotas.py \
-	recordings.py recordings_killed.py redirects.py rough_streams.py sessions.py slow_clients.py tus.py tus_clients.py \
-	tus_interrupted.py tus_killed.py upload_memory.py webhooks.py webhooks_live.py)
+	quotas_resumable.py recordings.py recordings_killed.py redirects.py rough_streams.py sessions.py slow_clients.py \
+	tus_clients.py tus_delete.py tus_head.py tus_interrupted.py tus_killed.py tus_options.py tus_patch.py tus_post.py \
+	upload_memory.py webhooks.py webhooks_live.py)
 PYTEST  = $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 # what a broker could make a difference to; the rest of the tests do without one, or are about Redis itself
 ON_ANY_BROKER = $(addprefix tests/integration/test_,whole_way.py failures.py control.py workers_lost.py) \

@@ -63,9 +63,9 @@ async def download(
     """The answer that sends the object as an attachment called ``name``.
 
     Honours one range of bytes with `If-Range`, and `If-None-Match` (RFC 9110, 13 and 14); several ranges are answered
-    with the whole. ``size`` is in bytes, ``etag`` is what changes with the content, without quotes, ``sha256`` in
-    hexadecimal digits becomes `Repr-Digest`. A HEAD reads nothing from the store. With DOWNLOADS=redirect the answer to
-    a GET is where the store itself has it.
+    with the whole, and so is a HEAD: a range is of a GET alone (RFC 9110 14.2). ``size`` is in bytes, ``etag`` is what
+    changes with the content, without quotes, ``sha256`` in hexadecimal digits becomes `Repr-Digest`. A HEAD reads
+    nothing from the store. With DOWNLOADS=redirect the answer to a GET is where the store itself has it.
 
     Raises:
         RangeNotSatisfiable: the range begins behind the end.
@@ -86,7 +86,9 @@ async def download(
         headers["Repr-Digest"] = digests.field_of(sha256)
     start, length = 0, size
     part = None
-    if request.headers.get("if-range", tag) == tag:  # a date never matches: there is no Last-Modified
+    if (
+        request.method == "GET" and request.headers.get("if-range", tag) == tag
+    ):  # a date never matches: there is no Last-Modified
         part = _range(request, size)
     if part is not None:
         start, length = part

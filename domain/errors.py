@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from string import Formatter
 from typing import Any, ClassVar
 
-# What becomes of an upload that ShuttingDown cuts off
+# What becomes of an upload that ShuttingDown or UploadTooSlow cuts off
 NOTHING_KEPT = "nothing was kept, send it again"
 BEGINNING_KEPT = "what came is kept, ask where it stands and go on from there"
 
@@ -233,10 +233,10 @@ class UploadIncomplete(MillraceError):
 
 
 class UploadTooSlow(MillraceError):
-    """Too little came for {seconds} s; nothing was kept."""
+    """Too little came for {seconds} s; {kept}."""
 
     code, status, retryable = "upload_too_slow", 408, True
-    ru = "Слишком мало данных за {seconds} с; ничего не сохранено."
+    ru = "Слишком мало данных за {seconds} с: {kept}."
 
 
 class DigestMismatch(MillraceError):

@@ -23,12 +23,13 @@ leftovers = Table(
 )
 
 # The row of a resumable upload is there before anything of it is in the store. A tail is named within the lease of the
-# request that wrote it, or never: it cannot be as old as a leftover by then.
+# request that wrote it, or never: it cannot be as old as a leftover by then. Once it is complete, the object is its
+# file's, and goes with the file.
 _unnamed = text("""
     SELECT key FROM unnest(CAST(:keys AS text[])) AS key
     WHERE NOT EXISTS (SELECT FROM files WHERE object_key = key)
       AND NOT EXISTS (SELECT FROM recordings WHERE object_key = key)
-      AND NOT EXISTS (SELECT FROM uploads WHERE object_key = key)
+      AND NOT EXISTS (SELECT FROM uploads WHERE object_key = key AND (partial OR state <> 'complete'))
       AND NOT EXISTS (SELECT FROM uploads WHERE tail_key = key)""")
 # Whoever writes files waits behind this lock: only so long as nobody notices
 _patience = text("SET LOCAL lock_timeout = '300ms'")

@@ -17,6 +17,7 @@ from tests.client import User
 
 TUS = {"Tus-Resumable": "1.0.0"}
 OCTETS = "application/offset+octet-stream"
+TUS_LIMIT = 64 * 1024**2  # of the stack that the tests of the verbs share
 
 
 class Tus(User):
@@ -68,6 +69,27 @@ def meta(**values: str) -> str:
 
 def checksum(algorithm: str, content: bytes) -> str:
     return f"{algorithm} {b64encode(hashlib.new(algorithm, content).digest()).decode()}"
+
+
+def digest(content: bytes, algorithm: str = "sha256") -> str:
+    """The value of a field of RFC 9530."""
+    value = b64encode(hashlib.new(algorithm, content).digest()).decode()
+    return f"sha-{algorithm.removeprefix('sha')}=:{value}:"
+
+
+def code(answer: httpx.Response) -> tuple[int, str]:
+    """Of a refusal: its status and its code."""
+    assert answer.headers["Tus-Resumable"] == "1.0.0"
+    return answer.status_code, answer.json()["code"]
+
+
+def partial(tus: Tus, content: bytes) -> str:
+    """The path of a complete partial upload."""
+    path = tus.create(len(content), {"Upload-Concat": "partial"})
+    if content:
+        assert tus.patch(path, 0, content).status_code == 204
+    assert tus.head(path).headers["Upload-Concat"] == "partial"
+    return path
 
 
 @contextmanager

@@ -108,7 +108,7 @@ class Body:
         self._in_window += len(chunk)
         if self._waited >= WINDOW_SECONDS:
             if self._in_window < self._least and not self._ended:
-                raise UploadTooSlow(seconds=int(WINDOW_SECONDS))
+                raise UploadTooSlow(seconds=int(WINDOW_SECONDS), kept=NOTHING_KEPT)
             self._waited, self._in_window = 0.0, 0
         return chunk
 

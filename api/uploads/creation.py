@@ -22,6 +22,7 @@ from domain.errors import (
     NotFound,
     ShuttingDown,
     UnknownProfile,
+    UploadTooSlow,
 )
 from domain.identity import new_id
 from domain.uploads import MEDIA_TYPE, Upload
@@ -86,6 +87,8 @@ async def create_upload(
                 await blocking(removal.end, new.id, principal.id)
                 if isinstance(error, ShuttingDown):
                     raise ShuttingDown(kept=NOTHING_KEPT, retry_after=error.retry_after) from error
+                if isinstance(error, UploadTooSlow):
+                    raise UploadTooSlow(**{**error.details, "kept": NOTHING_KEPT}) from error
             raise
     return await blocking(lambda: _created(receiving.look(new.id, principal.id)))
 

@@ -31,7 +31,7 @@ STREAMED: tuple[MillraceError, ...] = (
     ShuttingDown(kept=NOTHING_KEPT),
     StorageQuotaExceeded(unit="bytes", limit=10 * 1024**3, used=10 * 1024**3 - 4096, asked=8885),
     DigestMismatch(field="Content-Digest", algorithm="sha-256"),
-    UploadTooSlow(seconds=20),
+    UploadTooSlow(seconds=20, kept=NOTHING_KEPT),
     TooManyUploads(limit=100),
     StorageUnavailable(),
 )

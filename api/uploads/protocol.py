@@ -16,13 +16,17 @@ from domain.errors import (
     BEGINNING_KEPT,
     BodyTooLarge,
     ChecksumMismatch,
+    DigestMismatch,
+    MalformedRequest,
     NotFound,
     ShuttingDown,
     StorageQuotaExceeded,
     StorageUnavailable,
+    TooManyUploads,
     TusVersionUnsupported,
     UploadExpired,
     UploadHeader,
+    UploadTooSlow,
 )
 from domain.uploads import MEDIA_TYPE, Upload
 from storage.uploads.receiving import Standing
@@ -36,9 +40,14 @@ CHECKSUM: dict[str, tuple[Any, str]] = {
     "Upload-Checksum": (
         "header",
         "`sha256 <base64>`, also sha1, md5: the body is kept whole and true, or not at all",
-    )
+    ),
+    "Content-Digest": ("header", "`sha-256=:...:`, `sha-512=:...:` (RFC 9530) of the body: the same"),
+    "Repr-Digest": ("header", "The same as `Content-Digest`: what a PATCH represents are its own bytes"),
 }
-AT = {"Upload-Offset": "Bytes that are kept", "Upload-Expires": "Until when, if no further bytes come"}
+AT = {
+    "Upload-Offset": "Bytes that are kept; not of a final upload that is `finishing`",
+    "Upload-Expires": "Until when, if no further bytes come",
+}
 MADE = {
     "Millrace-File": "The `filename` of the file, once the upload is complete",
     "Millrace-Job": "The `id` of the job it was ordered with, once the upload is complete",
@@ -47,6 +56,10 @@ TAKING = (
     UploadHeader(field="Upload-Checksum", reason="the algorithms are sha1, sha256, md5"),
     BodyTooLarge(limit=5 * 1024**3),
     ChecksumMismatch(algorithm="sha256"),
+    DigestMismatch(field="Content-Digest", algorithm="sha-256"),
+    MalformedRequest(field="Content-Digest", reason="Content-Digest has no sha-256 digest in the form `sha-256=:...:`"),
+    UploadTooSlow(seconds=20, kept=BEGINNING_KEPT),
+    TooManyUploads(limit=100),
     ShuttingDown(kept=BEGINNING_KEPT),
     StorageQuotaExceeded(unit="bytes", limit=10737418240, used=10737000000, asked=5242880),
     StorageUnavailable(),
@@ -55,8 +68,10 @@ TAKING = (
 
 
 def at(standing: Standing) -> dict[str, str]:
-    expires = format_datetime(standing.expires_at.astimezone(UTC), usegmt=True)
-    return {"Upload-Offset": str(standing.received), "Upload-Expires": expires}
+    told = {"Upload-Expires": format_datetime(standing.expires_at.astimezone(UTC), usegmt=True)}
+    if standing.sources is None or standing.state == "complete":  # tus 1.0.0, Concatenation: not before it is done
+        told["Upload-Offset"] = str(standing.received)
+    return told
 
 
 def made(upload: Upload) -> dict[str, str]:

@@ -15,11 +15,17 @@ from api.objects import Gateway, blocking, unbroken
 from api.uploads import digests
 from api.uploads.intake import CHUNK_BYTES
 from api.uploads.parts import URL_SECONDS, send
-from domain.errors import MillraceError, StorageUnavailable, UploadLocked, UploadOffsetMismatch
+from domain.errors import (
+    MillraceError,
+    StorageQuotaExceeded,
+    StorageUnavailable,
+    UploadLocked,
+    UploadOffsetMismatch,
+)
 from domain.files import SNIFF_BYTES, content_type_of
 from domain.identity import new_id
 from domain.uploads import metadata, name_of, type_of
-from storage import discarding, objects
+from storage import discarding, objects, quotas
 from storage.configuration import settings
 from storage.uploads import receiving
 from storage.uploads.content import Content, joined
@@ -56,6 +62,11 @@ class Keeper:
         """Bytes have come."""
         self.pieces += 1
 
+    async def reserve(self, received: int) -> None:
+        """Before anything is sent to the store that would have to be taken back. Raises StorageQuotaExceeded."""
+        if self._standing.length is None and quotas.limited():
+            await blocking(receiving.reserve, self._standing, received)
+
     @property
     def whole(self) -> bool:
         return self.kept == self._standing.length
@@ -77,12 +88,13 @@ class Keeper:
             StorageUnavailable: the store refused or broke off; what was noted before stays.
             UploadLocked: another request has the upload now.
             UploadOffsetMismatch: the store has lost what it had, and the upload begins anew at 0.
+            StorageQuotaExceeded: its length is not known, and there is no room for more; what was noted before stays.
             ClientGone, BodyTooLarge: as the pieces raise them; what came before is kept.
         """
         try:
             while (piece := await self._next(pieces)) is not None:
                 await self._take(piece)
-        except (StorageUnavailable, UploadOffsetMismatch):
+        except (StorageUnavailable, StorageQuotaExceeded, UploadOffsetMismatch):
             raise
         except BaseException:
             await unbroken(self._flush())
@@ -136,6 +148,7 @@ class Keeper:
             await self._note(self._tail)
 
     async def _write_part(self) -> None:
+        await self.reserve(self.received)
         if self._multipart_id is None:
             self._multipart_id = await blocking(
                 objects.create_multipart, self._standing.object_key, await self._content_type()
@@ -147,6 +160,7 @@ class Keeper:
         self._parts = number
 
     async def _write_tail(self) -> None:
+        await self.reserve(self.received)
         key, content_type = objects.input_key(new_id()), await self._content_type()
         size = self._tail_size + self._buffered
         url = objects.presign_put(key, URL_SECONDS, content_type)

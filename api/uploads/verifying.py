@@ -1,4 +1,5 @@
-"""Upload-Checksum: bytes that are kept only once all of them have come and have the digest that was said."""
+"""Upload-Checksum, and the digest fields of RFC 9530: bytes that are kept only once all of them have come and are what
+was said."""
 
 import hashlib
 import hmac
@@ -18,28 +19,33 @@ IN_MEMORY = objects.SMALLEST_PART
 
 
 async def verified(
-    gate: Gateway, keeper: Keeper, body: Body, chunks: AsyncIterator[bytes], checksum: tuple[str, bytes]
+    gate: Gateway, keeper: Keeper, body: Body, chunks: AsyncIterator[bytes], checksum: tuple[str, bytes] | None
 ) -> AsyncGenerator[bytes, None]:
     """The body, after it has come whole. Up to a part of it waits in memory, a larger one as an object of its own.
 
     Parts cannot be sent ahead and thrown away: `rclone serve s3` refuses other bytes for a part it has (measured).
 
     Raises:
-        ChecksumMismatch
+        ChecksumMismatch, DigestMismatch
+        StorageQuotaExceeded: it has become clear that there is no room for all of it.
         ClientGone, BodyTooLarge, StorageUnavailable: as reading and writing raise them.
     """
-    algorithm, expected = checksum
+    algorithm, expected = checksum or ("sha256", b"")
     digest = hashlib.new(algorithm, usedforsecurity=False)
+    body.digest()
 
     async def digested() -> AsyncIterator[bytes]:
         async for chunk in chunks:
             keeper.heard()
-            digest.update(chunk)
+            if checksum is not None:
+                digest.update(chunk)
             yield chunk
 
-    def check() -> None:
-        if not hmac.compare_digest(digest.digest(), expected):
+    async def check() -> None:
+        if checksum is not None and not hmac.compare_digest(digest.digest(), expected):
             raise ChecksumMismatch(algorithm=algorithm)
+        await body.check()
+        await keeper.reserve(keeper.received + body.received)
 
     if body.length is not None and body.length <= IN_MEMORY:
         await gate.room.take(body.length)
@@ -47,7 +53,7 @@ async def verified(
             held = [chunk async for chunk in digested()]
         finally:
             gate.room.give(body.length)
-        check()
+        await check()
         for chunk in held:
             yield chunk
         return
@@ -55,7 +61,7 @@ async def verified(
     promise = None if body.length is None else Promise(least=body.length, most=body.length)
     await Writer(gate, key, UNKNOWN_TYPE, body.limit).write(Intake(digested()), promise)
     try:
-        check()
+        await check()
         async with gate.http.stream("GET", objects.presign_get(key, URL_SECONDS)) as answer:
             if answer.status_code != 200:
                 raise StorageUnavailable(retry_after=1, key=key)

@@ -72,9 +72,9 @@ def _insert(connection: Connection, new: NewUpload, sources: list[UUID] | None) 
         "job": None if new.job is None else msgspec.json.encode(new.job).decode(),
         "keep": config.upload_expires_seconds,
     }
-    if not new.partial:  # the parts of a final upload count with it
-        quotas.claim(connection, new.owner_id, new.length or 0, new.id)
     connection.execute(_new, values)
+    # after the row: what a final upload is made of counts with it, and not once more
+    quotas.claim(connection, new.owner_id, new.length or 0, new.id, files=0 if new.partial else 1)
     return standing_of(connection.execute(LOOK, {"id": new.id, "owner_id": new.owner_id}).one())
 
 

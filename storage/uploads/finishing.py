@@ -1,8 +1,8 @@
 """From the last byte of an upload to its file and its job.
 
-Whoever holds the claim of an upload in `finishing` puts the object together, learns its SHA-256 and commits the row of
-the file, the job and the end of the upload in one transaction. Every step may be done twice: the request that brought
-the last byte does it, and where its process died the tick `uploads.sweep`.
+Whoever holds the claim of an upload in `finishing` asks the quota, puts the object together, learns its SHA-256 and
+commits the row of the file, the job and the end of the upload in one transaction. Every step may be done twice: the
+request that brought the last byte does it, and where its process died the tick `uploads.sweep`.
 """
 
 import threading
@@ -25,7 +25,7 @@ from domain.errors import (
 )
 from domain.files import SNIFF_BYTES, StoredObject, content_type_of, kind_of
 from domain.uploads import metadata, name_of, type_of
-from storage import discarding, files, objects
+from storage import discarding, files, objects, quotas
 from storage.configuration import settings
 from storage.database import autocommit, transaction
 from storage.failpoints import reached
@@ -37,6 +37,8 @@ from storage.uploads.receiving import Held
 READ_BYTES = 1024**2  # of one range, when an object has to be read again
 # A store that does not know an upload it should have may still be busy with it; after so long it has lost it.
 LOST_SECONDS = 300
+# Partial uploads stay so long after the final one: whoever lost its answer may order it once more.
+SPENT_SECONDS = 60
 
 _log = structlog.get_logger()
 
@@ -57,6 +59,10 @@ _complete = text("""
     UPDATE uploads SET state = 'complete', object_key = :key, multipart_id = NULL, tail_key = NULL, tail_size = 0,
         claim = NULL, lease_until = NULL, asked_at = NULL, expires_at = now() + make_interval(secs => :keep)
     WHERE id = :id AND claim = :claim AND state = 'finishing' RETURNING job""")
+_spend = text("""
+    UPDATE uploads SET expires_at = LEAST(expires_at, now() + make_interval(secs => :stay))
+    WHERE id = ANY(:sources) AND partial AND NOT EXISTS (
+        SELECT FROM uploads AS final WHERE final.state = 'finishing' AND uploads.id = ANY(final.sources))""")
 _forget_parts = text("DELETE FROM upload_parts WHERE upload_id = :id")
 
 
@@ -86,6 +92,7 @@ def finish(held: Held, content: Content | None = None) -> None:
             row = connection.execute(_row, {"id": held.id, "claim": held.claim, "lost": LOST_SECONDS}).one_or_none()
         if row is None:
             raise UploadLocked(retry_after=1)
+        _decide(held, row)
         try:
             stored = _stored(held, row, content)
         except ObjectMissing as error:
@@ -97,12 +104,34 @@ def finish(held: Held, content: Content | None = None) -> None:
         try:
             ordered = _commit(held, row, stored)
         except StorageQuotaExceeded:
-            removal.drop(held)
+            with autocommit() as connection:
+                remains = removal.drop(connection, held)
+            removal.sweep_out(remains)
             raise
     if ordered is not None:
         orders.set_going(ordered)
     if row.tail_key not in (None, stored.key):  # it is in the object now
         discarding.discard([row.tail_key])
+
+
+def _decide(held: Held, row: Any) -> None:
+    """What may be no file is not put together. From here on its length counts against whoever else wants room.
+
+    Raises:
+        StorageQuotaExceeded: the upload is gone, and of several that end together the others may fit now.
+    """
+    if not quotas.limited():
+        return
+    with transaction() as connection:
+        quotas.lock(connection, row.owner_id)
+        try:
+            quotas.check(connection, row.owner_id, row.length, row.id, files=0 if row.partial else 1)
+        except StorageQuotaExceeded as error:
+            refused, remains = error, removal.drop(connection, held)
+        else:
+            return
+    removal.sweep_out(remains)
+    raise refused
 
 
 def _commit(held: Held, row: Any, stored: StoredObject) -> commands.Ordered | None:
@@ -112,6 +141,8 @@ def _commit(held: Held, row: Any, stored: StoredObject) -> commands.Ordered | No
         if done is None:
             raise UploadLocked(retry_after=1)
         connection.execute(_forget_parts, {"id": held.id})
+        if row.sources is not None:
+            connection.execute(_spend, {"sources": row.sources, "stay": SPENT_SECONDS})
         if row.partial:
             return None
         file = files.insert(connection, row.owner_id, stored)

@@ -22,6 +22,7 @@ from domain.errors import (
     UploadOffsetMismatch,
 )
 from domain.uploads import State
+from storage import quotas
 from storage.configuration import settings
 from storage.database import autocommit
 
@@ -116,10 +117,13 @@ def claim(
         UploadHeader: the length contradicts what is known.
         BodyTooLarge: more is announced than is missing.
         Conflict: it is complete.
+        StorageQuotaExceeded: its length was not known, and with what is said of it now there is no room for it.
         UploadLocked: another request is at work on it.
     """
     standing = look(upload_id, owner_id)
     _check(standing, offset, length, announced)
+    if standing.length is None:
+        reserve(standing, max(length or 0, offset + (announced or 0)))
     held = Held(id=upload_id, claim=uuid4())
     values = {"id": upload_id, "owner_id": owner_id, "claim": held.claim, "offset": offset, "lease": _lease()}
     with autocommit() as connection:
@@ -150,6 +154,18 @@ def room(standing: Standing, length: int | None = None) -> int:
     """How many bytes it may still take; ``length`` where the row does not know it yet."""
     whole = standing.length if standing.length is not None else length
     return (settings().max_upload_bytes if whole is None else whole) - standing.received
+
+
+def reserve(standing: Standing, received: int) -> None:
+    """Make sure, as far as one can see now, that an upload of unknown length may go on to ``received`` bytes; the last
+    word is spoken at its end. Others have counted with their whole length since it was said.
+
+    Raises:
+        StorageQuotaExceeded
+    """
+    if standing.length is None and quotas.limited():
+        with autocommit() as connection:
+            quotas.check(connection, standing.owner_id, received, standing.id, files=0 if standing.partial else 1)
 
 
 def keep(

@@ -59,12 +59,9 @@ def terminate(upload_id: UUID, owner_id: UUID) -> Remains:
     return _remains(row)
 
 
-def drop(held: Held) -> None:
+def drop(connection: Connection, held: Held) -> list[Remains]:
     """End an upload that is whole and may not become a file."""
-    with autocommit() as connection:
-        row = connection.execute(_drop, {"id": held.id, "claim": held.claim}).one_or_none()
-    if row is not None:
-        sweep_out([_remains(row)])
+    return [_remains(row) for row in connection.execute(_drop, {"id": held.id, "claim": held.claim})]
 
 
 def end(upload_id: UUID, owner_id: UUID) -> None:
@@ -95,6 +92,7 @@ def under_way(connection: Connection, keys: Iterable[str]) -> set[str]:
 
 def _remains(row: Any) -> Remains:
     left = [row.tail_key] if row.tail_key is not None else []
-    if row.state == "complete" and row.partial:
+    # of one in `finishing` the object may be there already, made by somebody who died before the commit
+    if row.state == "finishing" or (row.state == "complete" and row.partial):
         left.append(row.object_key)
     return Remains(row.object_key, row.multipart_id, left)

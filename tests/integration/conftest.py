@@ -11,6 +11,7 @@ from tests.brokers import broker_env
 from tests.client import User
 from tests.own_settings import settings_of
 from tests.scripted_ml import PROFILES, ScriptedMl
+from tests.tus_client import TUS_LIMIT, Tus
 
 ML_TOKEN = "token-of-the-scripted-ml-service"
 
@@ -78,3 +79,16 @@ def in_process() -> Iterator[Stack]:
     """Servers that this very process's settings point to: for tests that call storage and workers directly."""
     with running(servers_only=True) as stack, settings_of(stack.env):
         yield stack
+
+
+@pytest.fixture(scope="session")
+def tus_stack() -> Iterator[Stack]:
+    """An API alone, which this process's settings do not point to: what becomes of an upload is up to its requests."""
+    with running(env={"MAX_UPLOAD_BYTES": str(TUS_LIMIT)}, only=["api"]) as stack:
+        yield stack
+
+
+@pytest.fixture
+def tus(tus_stack: Stack) -> Iterator[Tus]:
+    with Tus(tus_stack.url) as user:
+        yield user

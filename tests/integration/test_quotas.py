@@ -162,9 +162,11 @@ def test_resumable_uploads_count_from_their_beginning(user: User) -> None:
     assert send(user, begun[1], os.urandom(400 * KIB)).status_code == 204
 
 
-def test_a_resumable_upload_of_unknown_length_that_does_not_fit_in_the_end_is_dropped(user: User) -> None:
+def test_a_resumable_upload_of_unknown_length_is_judged_when_its_length_is_said(user: User) -> None:
     location = resumable(user, **{"Upload-Defer-Length": "1"}).headers["Location"]
-    assert upload(user, 800 * KIB).status_code == 201
-    answer = send(user, location, os.urandom(300 * KIB), **{"Upload-Length": str(300 * KIB)})
-    assert refused(answer)["asked"] == 300 * KIB
-    assert user.http.head(f"{user.url}{location}", headers=TUS).status_code == 404
+    other = upload(user, 800 * KIB).json()
+    content, length = os.urandom(300 * KIB), {"Upload-Length": str(300 * KIB)}
+    assert refused(send(user, location, content, **length))["asked"] == 300 * KIB
+    assert user.http.head(f"{user.url}{location}", headers=TUS).headers["Upload-Offset"] == "0"
+    user.http.delete(f"/files/{other['filename']}").raise_for_status()
+    assert send(user, location, content, **length).status_code == 204

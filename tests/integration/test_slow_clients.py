@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 from litestar import Litestar
 
+from domain.errors import BEGINNING_KEPT, NOTHING_KEPT
 from migrations.__main__ import upgrade
 from stack.up import running
 from storage import objects
 from tests.integration.test_uploads import FORM, Api, User, answer_on, app_with_echo, chunk, connection, form, refused
 from tests.own_settings import settings_of
+from tests.tus_client import OCTETS, TUS, digest
 
 KIB = 1024
 WINDOW = 1.0  # seconds, in place of twenty
@@ -99,6 +101,51 @@ def test_a_client_that_crawls_is_cut_off(user: User, how: str, piece: bytes) -> 
                 pass  # and the connection is closed: recv ends
 
 
+def resumable(user: User, length: int) -> str:
+    answer = user("POST", "/uploads", {**TUS, "Upload-Length": str(length)})
+    assert answer.status_code == 201, answer.text
+    return f"/uploads/{answer.json()['id']}"
+
+
+PATCH = {**TUS, "Upload-Offset": "0", "Content-Type": OCTETS}
+
+
+@pytest.mark.parametrize("piece", [b"", b"x" * 512], ids=["silent", "a drop at a time"])
+def test_of_a_resumable_upload_that_crawls_everything_is_kept(user: User, piece: bytes) -> None:
+    path = resumable(user, 100_000)
+    said = {**PATCH, "X-HTTP-Method-Override": "PATCH", "Content-Length": "100000"}
+    with connection(user, said, path) as client:
+        client.sendall(b"x" * 100)
+        listened = dribble(client, piece, 0.1, 6 * WINDOW)
+        problem = refused(answer_on(client), 408, "upload_too_slow")
+    assert problem["details"]["kept"] == BEGINNING_KEPT
+    assert WINDOW * 0.9 < listened < 2.5 * WINDOW
+    offset = int(user("HEAD", path, TUS).headers["Upload-Offset"])
+    assert offset >= 100 + len(piece) * 3
+    rest = user("PATCH", path, {**PATCH, "Upload-Offset": str(offset)}, content=bytes(100_000 - offset))
+    assert rest.status_code == 204, rest.text
+    assert user("DELETE", f"/files/{rest.headers['Millrace-File']}").status_code == 204
+
+
+def test_first_bytes_that_crawl_are_no_upload(user: User) -> None:
+    said = {**TUS, "Content-Type": OCTETS, "Upload-Length": "100000", "Content-Length": "100000"}
+    with connection(user, said, "/uploads") as client:
+        client.sendall(b"x" * 100)
+        problem = refused(answer_on(client), 408, "upload_too_slow")
+    assert problem["details"]["kept"] == NOTHING_KEPT
+
+
+def test_a_body_with_a_digest_that_crawls_is_not_kept(user: User) -> None:
+    path = resumable(user, 100_000)
+    said = {**PATCH, "X-HTTP-Method-Override": "PATCH", "Content-Length": "100000", "Content-Digest": digest(b"")}
+    with connection(user, said, path) as client:
+        client.sendall(b"x" * 100)
+        problem = refused(answer_on(client), 408, "upload_too_slow")
+    assert problem["details"]["kept"] == NOTHING_KEPT
+    assert user("HEAD", path, TUS).headers["Upload-Offset"] == "0"
+    assert user("DELETE", path, TUS).status_code == 204
+
+
 def test_a_client_that_keeps_the_rate_is_not(user: User) -> None:
     data = b"x" * (8 * KIB)
 
@@ -170,6 +217,39 @@ def test_only_so_many_uploads_are_under_way_and_an_end_makes_room(api: Api, user
         thread.join()
         clients[0].close()  # aborted
         assert until(user, 201, 3) < 2
+
+
+def test_resumable_uploads_take_places_too(api: Api, user: User) -> None:
+    stop = threading.Event()
+    paths = [resumable(user, 10**7) for _ in range(PLACES + 1)]
+    said = {**PATCH, "X-HTTP-Method-Override": "PATCH", "Content-Length": str(10**7)}
+    with ExitStack() as places:
+        clients = [places.enter_context(connection(user, said, path)) for path in paths[:PLACES]]
+        thread = threading.Thread(target=keep_on, args=(stop, clients))
+        thread.start()
+        places.callback(thread.join)
+        places.callback(stop.set)
+        until(user, 429, 3)
+        answer = user("PATCH", paths[-1], PATCH, content=b"x")
+        assert (answer.status_code, answer.json()["code"]) == (429, "too_many_uploads")
+        assert int(answer.headers["retry-after"]) >= 1
+        others = User(api)
+        assert others("PATCH", resumable(others, 1), PATCH, content=b"x").status_code == 204
+        stop.set()
+        thread.join()
+        clients[0].close()
+        assert until(user, 201, 3) < 2
+    for path in paths:
+        until_ended(user, path)
+    for file in others("GET", "/files").json()["items"]:
+        others("DELETE", f"/files/{file['filename']}")
+
+
+def until_ended(user: User, path: str) -> None:
+    deadline = time.monotonic() + 5
+    while user("DELETE", path, TUS).status_code != 204:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_the_places_of_a_process_that_was_killed_are_free_soon(

@@ -655,6 +655,10 @@ def test_a_head_says_the_same_and_reads_nothing(user: User, file: dict[str, Any]
     assert int(answer.headers["content-length"]) == len(DATA)
     assert answer.headers["etag"] == f'"{file["sha256"]}"'
     assert answer.headers["content-type"] == file["content_type"]
+    for part in ("bytes=0-1", "bytes=-2", f"bytes={len(DATA)}-"):  # a range is of a GET alone: RFC 9110 14.2
+        ranged = user("HEAD", f"/download/{file['filename']}", {"Range": part})
+        assert (ranged.status_code, int(ranged.headers["content-length"])) == (200, len(DATA))
+        assert "content-range" not in ranged.headers
     assert gate.through == through
 
 
