@@ -11,7 +11,8 @@ from msgspec.structs import replace
 
 from domain.archives import Limits, Listing, Member, dicom, inspect, is_zip_name, walking
 from domain.archives.deep import compare_local_headers
-from domain.errors import ArchiveNotZip, MillraceError
+from domain.archives.ends import TAIL_BYTES
+from domain.errors import ArchiveAgainstPolicy, ArchiveNotZip, MillraceError
 from domain.jobs import Inspection
 from domain.pipelines import Context, Done, InputFile, JobInStep, Outcome
 from storage import archives, objects
@@ -21,6 +22,7 @@ HEADER_SECONDS = 120.0  # of reading local headers; the rest is not compared the
 DICOM_SECONDS = 30.0  # then the summary is made of what has been read
 _READS_TO_NAME = 1000  # of local headers, where those that went by in the upload are not what the directory says
 _AT_ONCE = 8  # reads of headers: each is short and mostly waiting
+_TWO_READINGS = "two_readings: who reads from the beginning finds other members than the directory names"
 _NAMELESS_MOST = 16  # members without a telling name that are no DICOM, after which the others are not tried
 
 _log = structlog.get_logger()
@@ -47,10 +49,14 @@ def inspect_archive(job: JobInStep, context: Context) -> Outcome:
         _limits(),
         lambda done, total: context.progress(done, total, f"{done} of {total} entries", part=(1, parts)),
     )
-    if (reads := _reads_of_headers(file, listing, asked)) and (
-        warning := _compare(file, listing, reads, context, parts)
-    ):
-        listing = _with_warning(listing, warning)
+    if reads := _reads_of_headers(file, listing, asked):
+        unseen = _compare(file, listing, reads, context, parts)
+    else:
+        unseen = _unseen(file, listing)
+    if unseen:
+        listing = _with_warning(listing, unseen)
+    if file.local_headers and not walking.agrees(file.local_headers, listing.entries):
+        listing = _with_warning(listing, _TWO_READINGS, config.refused_warnings)
     if config.dicom_max_members:
         listing = _with_dicom(file, listing, config.dicom_max_members, context, parts)
     return Done(
@@ -73,6 +79,17 @@ def _reads_of_headers(file: InputFile, listing: Listing, reads: int) -> int:
     if not walking.agrees(went_by, listing.entries):
         return max(reads, _READS_TO_NAME)
     return 0 if walking.covers(went_by, listing.summary.directory_offset) else reads
+
+
+def _unseen(file: InputFile, listing: Listing) -> str | None:
+    """The warning that not all headers were seen: neither in the end of the file nor in the upload."""
+    if file.size <= TAIL_BYTES or not listing.entries:
+        return None
+    went_by = file.local_headers
+    if went_by is not None and walking.reached(went_by, listing.summary.directory_offset):
+        return None
+    seen = walking.count(went_by) if went_by else 0
+    return f"local_headers: only {seen} of {len(listing.entries)} went by in the upload; the rest was not compared"
 
 
 def _compare(file: InputFile, listing: Listing, reads: int, context: Context, parts: int) -> str | None:
@@ -139,7 +156,10 @@ def _compared(at: int, size: int) -> str:
     return f"headers compared: {at // 10**6} of {size // 10**6} MB"
 
 
-def _with_warning(listing: Listing, warning: str) -> Listing:
+def _with_warning(listing: Listing, warning: str, refused: frozenset[str] = frozenset()) -> Listing:
+    word, _, sentence = warning.partition(": ")
+    if word in refused:
+        raise ArchiveAgainstPolicy(rule=word, reason=sentence)
     warnings = sorted([*listing.summary.warnings, warning])
     return Listing(entries=listing.entries, summary=replace(listing.summary, warnings=warnings))
 
