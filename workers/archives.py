@@ -9,10 +9,20 @@ from itertools import islice
 import structlog
 from msgspec.structs import replace
 
-from domain.archives import Limits, Listing, Member, dicom, inspect, is_zip_name, walking
+from domain.archives import (
+    Limits,
+    Listing,
+    Member,
+    dicom,
+    ends_like_zip,
+    inspect,
+    is_zip_name,
+    may_extract_itself,
+    walking,
+)
 from domain.archives.deep import compare_local_headers
 from domain.archives.ends import TAIL_BYTES
-from domain.errors import ArchiveAgainstPolicy, ArchiveNotZip, MillraceError
+from domain.errors import ArchiveAgainstPolicy, MillraceError
 from domain.jobs import Inspection
 from domain.pipelines import Context, Done, InputFile, JobInStep, Outcome
 from storage import archives, objects
@@ -29,7 +39,7 @@ _log = structlog.get_logger()
 
 
 def inspect_archive(job: JobInStep, context: Context) -> Outcome:
-    """List a ZIP by ranged reads of its end; a single file passes through.
+    """List a ZIP by ranged reads of its end; a single file passes through, but for a program with an archive in it.
 
     Raises:
         ArchiveRefused: by its subclasses, when the archive is not safe to hand on.
@@ -37,9 +47,7 @@ def inspect_archive(job: JobInStep, context: Context) -> Outcome:
     file, config = job.file, settings()
     if file is None:
         return Done()
-    if file.kind != "zip":
-        if is_zip_name(file.name):
-            raise ArchiveNotZip
+    if file.kind != "zip" and not _is_archive_all_the_same(file):
         return Done(message="1 file")
     asked = _reads_on_order(job)
     parts = 1 + bool(asked) + bool(config.dicom_max_members)
@@ -63,6 +71,16 @@ def inspect_archive(job: JobInStep, context: Context) -> Outcome:
         message=f"{listing.summary.files} files in the archive",
         effects=(partial(archives.store, job_id=job.id, listing=listing),),
     )
+
+
+def _is_archive_all_the_same(file: InputFile) -> bool:
+    """Of a file that does not begin like an archive: named as one, or a program or script that ends like one."""
+    if is_zip_name(file.name):
+        return True
+    if not file.size:
+        return False
+    read = partial(objects.read_range, file.key)
+    return may_extract_itself(read(0, min(4, file.size))) and ends_like_zip(read, file.size)
 
 
 def _reads_on_order(job: JobInStep) -> int:

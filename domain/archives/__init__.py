@@ -32,7 +32,7 @@ extra fields, the marker of a single-volume span.
 from domain.archives.layout import Peek, check_local_headers
 from domain.archives.members import Member, Unpacking
 from domain.archives.ranges import RangeReader
-from domain.archives.reader import inspect, is_zip_name, looks_like_zip
+from domain.archives.reader import ends_like_zip, inspect, is_zip_name, looks_like_zip, may_extract_itself
 from domain.archives.shapes import Entry, Limits, Listing, Summary
 
 __all__ = [
@@ -45,7 +45,9 @@ __all__ = [
     "Summary",
     "Unpacking",
     "check_local_headers",
+    "ends_like_zip",
     "inspect",
     "is_zip_name",
     "looks_like_zip",
+    "may_extract_itself",
 ]
