@@ -154,9 +154,12 @@ def _with_dicom(file: InputFile, listing: Listing, most: int, context: Context, 
         _log.warning("dicom_not_read", code=error.code)
     summary = dicom.summarized(slices, candidates=total, read=read, unreadable=unreadable)
     listing = Listing(entries=listing.entries, summary=replace(listing.summary, dicom=summary))
+    told = []
     if unreadable:
-        return _with_warning(listing, f"dicom: {unreadable} members, the first {first_unreadable!r}, cannot be read")
-    return listing
+        told.append(f"{unreadable} members, the first {first_unreadable!r}, cannot be read")
+    if doubtful := sum(one.doubtful for one in slices):
+        told.append(f"{doubtful} members say more frames than they can hold, and count as one each")
+    return _with_warning(listing, f"dicom: {'; '.join(told)}") if told else listing
 
 
 def _heads(file: InputFile, members: list[Member], until: float) -> Iterator[tuple[Member, bytes]]:
