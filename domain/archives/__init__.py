@@ -6,8 +6,8 @@ understand differently is refused, not repaired. The sizes judged here are decla
 
 The policy, code by code and warning by warning, is in docs/archives.md: what is refused, what is only told, and which
 settings move the line. Warnings stand in the summary, each beginning with its word: ``prefix``, ``unreferenced``,
-``backslash``, ``reserved_name``, ``colon``, ``untidy_path``, ``direction``, ``repeated_folder``, ``folder_mark``,
-``extra_field``, ``name_encoding``. ``Limits.refuse`` makes refusals of them.
+``backslash``, ``reserved_name``, ``colon``, ``untidy_path``, ``direction``, ``noncharacter``, ``repeated_folder``,
+``folder_mark``, ``extra_field``, ``name_encoding``. ``Limits.refuse`` makes refusals of them.
 
 ==========================  ==========================================================================================
 Error                       Refused

@@ -66,6 +66,13 @@ def test_a_lie_that_went_by_in_the_upload_is_found_without_asking(owner: Tus, wa
     assert (job["status"], job["error"] and job["error"]["code"]) == ("failed", "archive_header_mismatch")
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_a_large_member_that_the_directory_does_not_name_is_found_without_asking(owner: Tus, way: Any) -> None:
+    hidden = Member(name=b"hidden.exe", data=bytes(200_000), in_directory=False)
+    job = owner.finished(way(owner, archive(MEMBERS[0], hidden, MEMBERS[1]), "standard"))
+    assert (job["status"], job["error"] and job["error"]["code"]) == ("failed", "archive_hidden_entries")
+
+
 def test_a_resumable_upload_in_pieces_is_walked_too(owner: Tus) -> None:
     lying = archive(described(MEMBERS[0]), replace(MEMBERS[1], local_name=b"xx"), *MEMBERS[2:])
     path = owner.create(len(lying), filename="a.zip", job="inference")

@@ -37,7 +37,7 @@ def test_it_comes_out_whole(method: str, step: int) -> None:
 
 
 @pytest.mark.parametrize(("method", "step"), list(itertools.product(["deflated", "bzip2"], [1, 7, 10**6])))
-@pytest.mark.parametrize("more", [b"\0", b"MZ garbage" * 20, PACKED])
+@pytest.mark.parametrize("more", [b"\0", b"MZ garbage" * 20, PACKED], ids=len)
 def test_what_follows_its_packed_data_is_damage(method: str, step: int, more: bytes) -> None:
     made = MEMBERS[method]
     with pytest.raises(MemberDamaged, match="something follows its packed data"):
