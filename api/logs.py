@@ -9,6 +9,7 @@ from litestar.datastructures import MutableScopeHeaders
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.health import observe
+from domain.errors import MillraceError
 from domain.identity import new_id
 
 _log = structlog.get_logger("api.access")
@@ -59,10 +60,26 @@ class RequestEnvelope:
 
         try:
             await self.app(scope, receive, dressed)
+        except Exception as error:
+            # what has a name and comes after the status: the server closes the connection of an answer that is not
+            # complete, and a traceback would say no more than the code
+            if status is None or (named := _named(error)) is None:
+                raise
+            _log.warning("answer_cut", path=scope["path"], code=named.code, reason=str(named))
         finally:
             # neither a status nor an exception: the client went away first (nginx's 499)
             seconds = time.perf_counter() - began
             _record(scope, status or 499, seconds, first_byte or seconds)
+
+
+def _named(error: BaseException | None) -> MillraceError | None:
+    """The one error of ours that was wrapped on its way, by what streams an answer and by what answers errors."""
+    while error is not None and not isinstance(error, MillraceError):
+        if isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]
+        else:
+            error = error.__cause__
+    return error
 
 
 def _subprotocol(scope: Scope) -> str | None:

@@ -20,8 +20,9 @@ NAME_CHARACTERS = 255  # the longest name most file systems keep
 UNNAMED = "file"
 UNKNOWN_TYPE = "application/octet-stream"
 
-# a local file header, or the end record of an archive without entries (APPNOTE.TXT 4.3.7, 4.3.16)
-ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
+# a local file header, the end record of an archive without entries, the marker of a span that needed no second volume
+# (APPNOTE.TXT 4.3.7, 4.3.16, 8.5.4)
+ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06", b"PK00PK\x03\x04", b"PK\x07\x08PK\x03\x04")
 
 
 class File(msgspec.Struct, frozen=True, kw_only=True):

@@ -92,10 +92,12 @@ async def download_entry(
 def _located(job_id: UUID, index: int, principal: Principal) -> tuple[Member, str, int]:
     """The member with the key and the size of the archive it is in."""
     job, key, _ = found_with_keys(job_id, principal)
-    if key is None or job.file is None or job.file.type != "zip":
+    if key is None or job.file is None:
         raise NotFound(what="archive in this job")
     with autocommit() as connection:
         if archives.summary(connection, job_id) is None:
+            if job.file.type != "zip":  # one that has a summary extracts itself
+                raise NotFound(what="archive in this job")
             raise JobNotReady(what="archive listing", status=job.status)
         member = archives.member(connection, job_id, index)
     if member is None:

@@ -6,8 +6,8 @@ understand differently is refused, not repaired. The sizes judged here are decla
 
 The policy, code by code and warning by warning, is in docs/archives.md: what is refused, what is only told, and which
 settings move the line. Warnings stand in the summary, each beginning with its word: ``prefix``, ``unreferenced``,
-``backslash``, ``reserved_name``, ``colon``, ``untidy_path``, ``direction``, ``repeated_folder``, ``folder_mark``,
-``extra_field``, ``name_encoding``. ``Limits.refuse`` makes refusals of them.
+``backslash``, ``reserved_name``, ``colon``, ``untidy_path``, ``direction``, ``noncharacter``, ``repeated_folder``,
+``folder_mark``, ``extra_field``, ``name_encoding``. ``Limits.refuse`` makes refusals of them.
 
 ==========================  ==========================================================================================
 Error                       Refused
@@ -32,7 +32,7 @@ extra fields, the marker of a single-volume span.
 from domain.archives.layout import Peek, check_local_headers
 from domain.archives.members import Member, Unpacking
 from domain.archives.ranges import RangeReader
-from domain.archives.reader import inspect, is_zip_name, looks_like_zip
+from domain.archives.reader import ends_like_zip, inspect, is_zip_name, looks_like_zip, may_extract_itself
 from domain.archives.shapes import Entry, Limits, Listing, Summary
 
 __all__ = [
@@ -45,7 +45,9 @@ __all__ = [
     "Summary",
     "Unpacking",
     "check_local_headers",
+    "ends_like_zip",
     "inspect",
     "is_zip_name",
     "looks_like_zip",
+    "may_extract_itself",
 ]

@@ -2,7 +2,8 @@
 
 An inspection reads the end of the file, so in an archive larger than 128 KiB most local headers stay unseen, and a
 reader that goes by them may find something else. Looking at them costs a read for each member of more than 64 KiB, and
-one for each 64 KiB of smaller members; it is bounded by their number.
+one for each 64 KiB of smaller members. What lies between the members is searched for more of them by reads of 128 KiB,
+after all headers and the beginning of each gap have been looked at. The number of reads is bounded.
 """
 
 import math
@@ -14,7 +15,6 @@ from domain.archives.ranges import RangeReader
 from domain.archives.shapes import Listing
 
 WINDOW_BYTES = 64 * 1024
-_LONGEST = 2 * WINDOW_BYTES  # a local header with the longest name and extra field; a longer gap has its own warning
 
 
 def compare_local_headers(
@@ -36,7 +36,7 @@ def compare_local_headers(
     windows = _Windows(read, size, reads, time.monotonic() + seconds, counted)
     check_local_headers(listing.entries, windows, listing.summary.directory_offset)
     if windows.wanted_more:
-        return f"local_headers: after {windows.made} reads the rest of the local headers was not compared"
+        return f"local_headers: after {windows.made} reads the rest was not compared with the directory"
     return None
 
 
@@ -56,7 +56,7 @@ class _Windows:
         if start < self._start or start + length > self._start + len(self._held):
             if self.made >= self._most or time.monotonic() > self._until:
                 self.wanted_more = True
-            if self.wanted_more or length > _LONGEST:
+            if self.wanted_more:
                 return None
             self.made += 1
             self._start = start

@@ -19,6 +19,7 @@ from domain.errors import MemberDamaged
 
 HEAD_BYTES = 16 * 1024  # of a member, packed: patient, study and series stand well within
 _UNPACKED_BYTES = 64 * 1024
+_FRAMES_MOST = 100_000  # of one file; the longest of true ones have some thousands
 _SERIES_MOST = 200  # listed one by one
 _LAST_TAG = 0x00280008  # NumberOfFrames, the last that is wanted
 # SOPInstanceUID, Modality, BodyPartExamined, StudyInstanceUID, SeriesInstanceUID, NumberOfFrames
@@ -57,6 +58,7 @@ class Slice(msgspec.Struct, frozen=True):
     modality: str
     body_part: str
     frames: int
+    doubtful: bool = False  # it says more frames than it can hold, and counts as one
 
 
 def read_slice(member: Member, head: bytes) -> Slice | None:
@@ -77,13 +79,16 @@ def read_slice(member: Member, head: bytes) -> Slice | None:
         series = str(found.get("SeriesInstanceUID") or "")
         if not series:
             raise ValueError("no series")
+        frames = max(1, int(found.get("NumberOfFrames") or 1))
+        doubtful = frames > min(_FRAMES_MOST, member.size)  # a frame takes more than a byte
         return Slice(
             study_uid=shown(str(found.get("StudyInstanceUID") or "")),
             series_uid=shown(series),
             instance_uid=shown(str(found.get("SOPInstanceUID") or member.name)),
             modality=shown(str(found.get("Modality") or "")),
             body_part=shown(str(found.get("BodyPartExamined") or "")),
-            frames=max(1, int(found.get("NumberOfFrames") or 1)),
+            frames=1 if doubtful else frames,
+            doubtful=doubtful,
         )
 
 

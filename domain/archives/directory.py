@@ -11,7 +11,7 @@ import msgspec
 
 from domain.archives import names
 from domain.archives.ends import CENTRAL, End
-from domain.archives.entries import FOLDER_BITS, METHODS, Entries
+from domain.archives.entries import FOLDER_BITS, HARMLESS, METHODS, Entries
 from domain.archives.fields import UTF8, Notes, extended, tell_reading
 from domain.archives.shapes import Limits, shown
 from domain.errors import (
@@ -97,6 +97,7 @@ def _check_end(data: bytes, used: int) -> None:
 def _loop(data: bytes, at: int, chunk: Chunk, found: Directory, end: End, limits: Limits) -> int:
     unpack, methods, notes = _CENTRAL.unpack_from, METHODS, Notes(warnings=found.warnings, raw_paths=chunk.raw_paths)
     total = total_packed = longest = 0
+    harmless = HARMLESS
     add, chunk_ends = chunk.names.append, at + _CHUNK_BYTES
     floor, ratio, prefix, reached = limits.ratio_floor_bytes, limits.max_ratio, end.prefix, found.reached
     for index in range(chunk.index, end.entries):
@@ -110,7 +111,8 @@ def _loop(data: bytes, at: int, chunk: Chunk, found: Directory, end: End, limits
         if extra or disk or size == _U32 or packed == _U32 or offset == _U32:
             field = data[at : at + extra]
             # the test of ``needs_fields``, written out
-            if b"\x01\x00" in field or b"up" in field or disk or _U32 in (packed, size, offset):
+            telling = (b"\x01\x00" in field or b"up" in field) and not harmless(field)
+            if telling or disk or size == _U32 or packed == _U32 or offset == _U32:
                 packed, size, offset, name = extended(field, packed, size, offset, disk, flags, raw, notes)
         if not name:
             try:

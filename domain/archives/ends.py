@@ -22,7 +22,7 @@ LOCAL, CENTRAL, END = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"
 END64, LOCATOR64 = b"PK\x06\x06", b"PK\x06\x07"
 SPAN_MARKERS = (b"PK\x07\x08", b"PK00")  # of a split archive, and of one that turned out not to need splitting (8.5.4)
 
-_TAIL_BYTES = 128 * 1024  # twice the longest end with its comment, so a small archive is seen whole in one read
+TAIL_BYTES = 128 * 1024  # twice the longest end with its comment, so a small archive is seen whole in one read
 _END = struct.Struct("<4sHHHHIIH")
 _LOCATOR = struct.Struct("<4sIQI")
 _END64 = struct.Struct("<4sQHHIIQQQQ")
@@ -58,7 +58,7 @@ def find_end(ranges: Ranges, limits: Limits) -> End:
         ArchiveNotZip, ArchiveTruncated, ArchiveInconsistent, ArchiveUnsupported: there is no single sound end.
         ArchiveBomb: the end announces more than the limits allow.
     """
-    tail_start = max(0, ranges.size - _TAIL_BYTES)
+    tail_start = max(0, ranges.size - TAIL_BYTES)
     tail = ranges.read(tail_start, ranges.size - tail_start) if ranges.size else b""
     position = _only_end(ranges, tail)
     _, *fields, _ = _END.unpack_from(tail, position)

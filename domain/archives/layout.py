@@ -29,6 +29,7 @@ _LOCAL = struct.Struct("<4sxxHHxxxxIIIHH")
 _DESCRIPTOR = b"PK\x07\x08"
 _DESCRIBED = 0x0008  # flag: crc and sizes follow the data (APPNOTE 4.3.9)
 _HEAD_BYTES = 128 * 1024
+PIECE_BYTES = 128 * 1024  # of a gap, looked at together; twice the longest header with its name
 _U32 = 0xFFFFFFFF
 _CODES = {name: code for code, name in METHODS.items()}
 
@@ -98,13 +99,39 @@ def _check_prefix(found: Directory, first: int, end: End, ranges: Ranges) -> Non
 
 def _holds_member(between: bytes) -> bool:
     """Whether a local header that makes sense lies in bytes that should hold none."""
+    return _look_for_member(between)[0]
+
+
+def _look_for_member(between: bytes) -> tuple[bool, int]:
+    """Whether a local header that makes sense is there, and where the first one that is not whole begins, if any."""
     at = between.find(LOCAL)
-    while 0 <= at <= len(between) - _LOCAL.size:
+    cut = len(between)
+    while at >= 0:
+        if at + _LOCAL.size > len(between):
+            return False, min(cut, at)
         _, _, code, _, _, _, named, _ = _LOCAL.unpack_from(between, at)
-        name = between[at + _LOCAL.size : at + _LOCAL.size + named]
-        if code < 100 and named and len(name) == named and b"\0" not in name:
-            return True
+        if code < 100 and named:
+            name = between[at + _LOCAL.size : at + _LOCAL.size + named]
+            if len(name) < named:
+                cut = min(cut, at)
+            elif b"\0" not in name:
+                return True, at
         at = between.find(LOCAL, at + 1)
+    return False, min(cut, max(0, len(between) - len(LOCAL) + 1))
+
+
+def _member_between(start: int, stop: int, peek: Peek) -> bool:
+    """``_holds_member`` for a gap of any length, piece by piece, as far as ``peek`` gives them."""
+    while start < stop:
+        length = min(PIECE_BYTES, stop - start)
+        if (piece := peek(start, length)) is None:
+            return False
+        found, on = _look_for_member(piece)
+        if found:
+            return True
+        if length == stop - start:
+            return False
+        start += on  # a header that is not whole begins the next piece
     return False
 
 
@@ -112,7 +139,8 @@ def check_local_headers(entries: Sequence[Entry], peek: Peek, directory_offset: 
     """Compare each local header and data descriptor ``peek`` gives with its entry; look between the members.
 
     ``inspect`` gives what it has read anyway, which is all of an archive up to 128 KiB. A deeper inspection passes a
-    ``peek`` that reads: it is asked for 30 bytes at each header, its name and extra field, and 24 bytes after the data.
+    ``peek`` that reads: it is asked for 30 bytes at each header, its name and extra field, 24 bytes after the data, and
+    for what lies between the members in pieces of at most ``PIECE_BYTES``, the first of each gap before the others.
 
     Returns:
         Bytes between visible members that belong to none.
@@ -122,15 +150,20 @@ def check_local_headers(entries: Sequence[Entry], peek: Peek, directory_offset: 
     """
     starts = sorted(entry.header_offset for entry in entries)
     idle = 0
+    long: list[tuple[Entry, int, int]] = []
     for entry in entries:
         following = bisect_right(starts, entry.header_offset)
         stop = starts[following] if following < len(starts) else directory_offset
         reach = _check_local_header(entry, stop, peek)
         if reach is not None and reach < stop:
-            between = peek(reach, stop - reach)
-            if between and _holds_member(between):
-                raise ArchiveHiddenEntries(reason=f"after {shown(entry.name)!r}", entry=shown(entry.name))
+            if _member_between(reach, min(stop, reach + PIECE_BYTES), peek):
+                raise _hidden(entry)
+            if stop - reach > PIECE_BYTES:
+                long.append((entry, reach, stop))
             idle += stop - reach
+    for entry, start, stop in long:  # after all headers and the beginning of each gap, for reads may be counted
+        if _member_between(start, stop, peek):
+            raise _hidden(entry)
     return idle
 
 
@@ -196,6 +229,10 @@ def _after_descriptor(entry: Entry, found: bytes | None, data_end: int, *, compl
     if complete:  # some writers set the flag, fill the header after all and leave the descriptor out
         return data_end
     raise _contradiction(entry, "has a data descriptor with another checksum or size")
+
+
+def _hidden(entry: Entry) -> ArchiveHiddenEntries:
+    return ArchiveHiddenEntries(reason=f"after {shown(entry.name)!r}", entry=shown(entry.name))
 
 
 def _contradiction(entry: Entry, what: str) -> ArchiveHeaderMismatch:

@@ -71,13 +71,16 @@ class _Decompressor(Protocol):
     def needs_input(self) -> bool: ...
     @property
     def eof(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
 
 
 class Unpacking:
     """Feed it the packed bytes in order, then ``close`` it.
 
     Raises:
-        MemberDamaged: more comes out than was declared, less, something else, or the packed data make no sense.
+        MemberDamaged: more comes out than was declared, less, something else, or the packed data make no sense, have no
+            end or end early.
     """
 
     def __init__(self, member: Member) -> None:
@@ -96,6 +99,8 @@ class Unpacking:
                     return
                 self._machine, packed = self._lzma(self._head[4:whole]), self._head[whole:]
             machine = self._machine
+            if machine.eof and packed:
+                raise self._after_end()
             while not machine.eof:
                 # one byte more than is left tells a member that unpacks to more than it declares
                 piece = machine.decompress(packed, min(PIECE_BYTES, self._left + 1))
@@ -104,6 +109,8 @@ class Unpacking:
                     return
                 if piece:
                     yield self._counted(piece)
+            if machine.unused_data:
+                raise self._after_end()
         except (zlib.error, lzma.LZMAError, OSError, EOFError) as error:
             raise self._member.damaged(str(error)) from None
 
@@ -113,6 +120,14 @@ class Unpacking:
             raise self._member.damaged(f"{self._left} of its {self._member.size} bytes are missing")
         if self._crc != self._member.crc32:
             raise self._member.damaged("its checksum is wrong")
+        if self._member.method in ("deflated", "bzip2") and self._member.compressed_size and not self._ended():
+            raise self._member.damaged("its packed data have no end")
+
+    def _ended(self) -> bool:
+        return self._machine is not None and self._machine.eof
+
+    def _after_end(self) -> MemberDamaged:
+        return self._member.damaged("something follows its packed data")
 
     def _counted(self, piece: bytes) -> bytes:
         self._left -= len(piece)
@@ -147,6 +162,10 @@ class _Inflater:
     def eof(self) -> bool:
         return self._inflate.eof
 
+    @property
+    def unused_data(self) -> bytes:
+        return self._inflate.unused_data
+
     def decompress(self, data: bytes, max_length: int) -> bytes:
         piece = self._inflate.decompress(self._rest + data, max_length)
         self._rest = self._inflate.unconsumed_tail
@@ -157,6 +176,7 @@ class _Inflater:
 
 class _Stored:
     eof = False
+    unused_data = b""
 
     def __init__(self) -> None:
         self._rest = b""

@@ -18,6 +18,7 @@ _BETWEEN = "/\n/"  # closes one name and opens the next, so each part of a path 
 _UNUSUAL = ("//", "./", " /", "\\", ":")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _DIRECTION = re.compile(r"[\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_NONCHARACTER = re.compile(r"[\ufdd0-\ufdef\ufffe\uffff]")  # Unicode 23.7: in no text, and programs drop or refuse them
 _DRIVE = re.compile(r"[A-Za-z]:")
 _RESERVED = re.compile(r"/((?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)(?: *\.[^/]*)?) */")
 # Windows drops closing dots and spaces, so ".. " is ".." there; a lone dot is only untidy
@@ -210,5 +211,7 @@ def _check_path(name: str, limits: Limits, warnings: Warnings) -> None:
         warnings["backslash"] = f"{shown(name)!r} is a path on some systems and a file name on others"
     if "colon" not in warnings and ":" in name:
         warnings["colon"] = f"Windows cannot write {shown(name)!r}"
+    if "noncharacter" not in warnings and not name.isprintable() and _NONCHARACTER.search(name):
+        warnings["noncharacter"] = f"{shown(name)!r} has a code that is no character"
     if "direction" not in warnings and not name.isascii() and _DIRECTION.search(name):
         warnings["direction"] = f"{shown(name)!r} changes the direction of writing and may look like another"

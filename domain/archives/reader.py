@@ -10,7 +10,7 @@ from domain.archives.names import comment_text
 from domain.archives.paths import Paths
 from domain.archives.ranges import RangeReader, Ranges
 from domain.archives.shapes import Limits, Listing, Summary
-from domain.errors import ArchiveAgainstPolicy, ArchiveTwoDirectories
+from domain.errors import ArchiveAgainstPolicy, ArchiveBomb, ArchiveRefused, ArchiveTwoDirectories
 
 
 def inspect(
@@ -73,6 +73,22 @@ def _summary(found: Directory, end: End) -> Summary:
 def looks_like_zip(head: bytes) -> bool:
     """Whether a file's first 4 bytes are those of an archive: a local header, an empty archive or a spanning marker."""
     return head.startswith((LOCAL, END, *SPAN_MARKERS))
+
+
+def may_extract_itself(head: bytes) -> bool:
+    """Whether a file's first 4 bytes are those of a program or a script, which an archive may follow."""
+    return head.startswith((b"MZ", b"\x7fELF", b"#!"))
+
+
+def ends_like_zip(read: RangeReader, size: int) -> bool:
+    """Whether a file closes with a sound end of directory, whatever it begins with. One read of 128 KiB."""
+    try:
+        find_end(Ranges(read, size), Limits())
+    except ArchiveBomb:
+        return True  # the inspection refuses it by its code
+    except ArchiveRefused:
+        return False
+    return True
 
 
 def is_zip_name(name: str) -> bool:

@@ -168,22 +168,33 @@ def _begun(data: bytes, at: int) -> int:
 def agrees(seen: str, entries: Iterable[Entry]) -> bool:
     """Whether the directory says the same of the members a ``Walker`` has seen."""
     said, _, digest = seen.partition("=")[0].partition(":")
-    count = int(said.removesuffix("+"))
+    members = count(seen)
     found = hashlib.blake2b(digest_size=16)
     number = 0
     for number, entry in enumerate(_in_order(entries), 1):
-        if number > count:
+        if number > members:
             return found.hexdigest() == digest and not said.endswith("+")
         code = _CODES[entry.method]
         sizes = (entry.crc32, entry.compressed_size, entry.size)
         found.update(_token(entry.header_offset, code, entry.flags, *sizes, entry.raw_name))
-    return number == count and found.hexdigest() == digest
+    return number == members and found.hexdigest() == digest
 
 
 def covers(seen: str, directory_offset: int) -> bool:
     """Whether a ``Walker`` that ``agrees`` has looked at all that a deep inspection would: at every member, and there
     is nothing between them and the directory. What earlier versions noted says less, and is never enough."""
     return seen.partition("=")[2] == str(directory_offset)
+
+
+def reached(seen: str, directory_offset: int) -> bool:
+    """Whether a ``Walker`` that ``agrees`` went from member to member up to the directory."""
+    walked, _, where = seen.partition("=")
+    return walked.partition(":")[0].endswith("+") and where in ("", str(directory_offset))
+
+
+def count(seen: str) -> int:
+    """How many members a ``Walker`` has seen."""
+    return int(seen.partition(":")[0].removesuffix("+"))
 
 
 def _in_order(entries: Iterable[Entry]) -> Iterator[Entry]:

@@ -1,7 +1,9 @@
 """One member of an archive, by itself, over real HTTP: whole and right, or visibly not."""
 
 import io
+import json
 import random
+import time
 import zipfile
 from collections.abc import Iterator
 from typing import Any
@@ -126,6 +128,20 @@ def test_a_damaged_large_member_never_looks_whole(owner: User) -> None:
             with pytest.raises(httpx.RemoteProtocolError):
                 got.extend(answer.iter_raw())
         assert sum(map(len, got)) < len(BIG)
+
+
+def test_a_damaged_large_member_is_one_line_of_the_log(owner: User, scripted: Stack) -> None:
+    log = scripted.data_dir / "logs" / "api.log"
+    job = ordered(owner, damaged("big-stored.bin"))
+    before = log.stat().st_size
+    with pytest.raises(httpx.RemoteProtocolError):
+        member(owner, job, NAMES.index("big-stored.bin"))
+    deadline = time.monotonic() + 10
+    while f"{job}/zip-contents" not in (said := log.read_bytes()[before:].decode()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    (line,) = [json.loads(one) for one in said.splitlines() if "answer_cut" in one]
+    assert (line["level"], line["code"]) == ("warning", "member_damaged")
+    assert "Traceback" not in said
 
 
 def test_a_member_that_declares_less_than_it_holds_is_cut_off_at_its_size(

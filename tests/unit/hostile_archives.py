@@ -67,6 +67,7 @@ def names() -> Iterator[Case]:
         "CON": "reserved_name", "docs/nul.txt": "reserved_name", "aux /a": "reserved_name", "LPT1.csv": "reserved_name",
         "folder\\file.txt": "backslash", "12:30.txt": "colon", "./a": "untidy_path", "a//b": "untidy_path",
         "a.": "untidy_path", "a ": "untidy_path", "\u202egpj.exe": "direction", "a\u2066b": "direction",
+        "a\ufffe.txt": "noncharacter", "\uffffa": "noncharacter", "b/\ufdd0": "noncharacter",
     }  # fmt: skip
     for name, word in awkward.items():
         words = {word} | ({"untidy_path"} if name == "aux /a" else set())

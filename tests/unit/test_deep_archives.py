@@ -50,8 +50,31 @@ def test_a_hidden_member_out_of_sight_is_found() -> None:
         compared(data)
 
 
+@pytest.mark.parametrize("length", [100_000, 131_000, 132_000, 200_000, 3_000_000])
+@pytest.mark.parametrize("junk", [b"", b"xx", bytes(131_072 - 20), bytes(400_000)], ids=len)
+@pytest.mark.parametrize("last", [False, True])
+def test_a_hidden_member_of_any_length_is_found_wherever_it_lies(length: int, junk: bytes, last: bool) -> None:
+    hidden = Member(name=b"hidden.exe", data=bytes(length), in_directory=False)
+    shown = Member(name=b"1", data=bytes(200_000), gap=junk)
+    data = archive(shown, hidden) if last else archive(shown, hidden, Member(name=b"3", data=bytes(200_000)))
+    assert inspect(Counted(data), len(data)).summary.entries == 2 - last
+    with pytest.raises(ArchiveHiddenEntries):
+        compared(data)
+
+
+def test_a_long_gap_without_members_is_searched_in_bounded_reads_and_after_the_headers() -> None:
+    gap = b"PK\x03\x04" + bytes(3_000_000)
+    data = archive(Member(name=b"a", data=bytes(200_000), gap=gap), Member(name=b"b", data=bytes(200_000)))
+    warning, reader = compared(data)
+    assert warning is None
+    assert max(length for _, length in reader.reads) <= 2 * WINDOW_BYTES
+    warning, reader = compared(data, reads=6)
+    assert warning == "local_headers: after 6 reads the rest was not compared with the directory"
+    assert max(start for start, _ in reader.reads) > len(gap)  # the second member's header was looked at all the same
+
+
 def test_what_was_not_compared_is_told() -> None:
     data = archive(*(Member(name=b"%02d" % i, data=bytes(200_000)) for i in range(20)))
     warning, reader = compared(data, reads=5)
-    assert warning == "local_headers: after 5 reads the rest of the local headers was not compared"
+    assert warning == "local_headers: after 5 reads the rest was not compared with the directory"
     assert len(reader.reads) == 5

@@ -43,6 +43,13 @@ def test_a_member_is_read_by_its_first_bytes_alone(method: int) -> None:
     )
 
 
+@pytest.mark.parametrize("frames", [2**31 - 1, 100_001, 90_000])
+def test_frames_that_a_file_cannot_hold_count_as_one(frames: int) -> None:
+    (found,) = slices(zipped({"a.dcm": dicom_file(NumberOfFrames=frames, PixelData=bytes(100))}))
+    assert found
+    assert (found.frames, found.doubtful) == (1, True)
+
+
 def test_a_bzip2_member_is_read_where_its_first_block_is_short() -> None:
     (found,) = slices(zipped({"a.dcm": dicom_file()}, 12))
     assert found

@@ -129,6 +129,8 @@ def test_the_stored_name_is_the_id_with_a_harmless_extension(name: str, extensio
 def test_an_archive_is_known_by_its_content() -> None:
     assert kind_of(b"PK\x03\x04 and so on") == "zip"
     assert kind_of(b"PK\x05\x06" + bytes(18)) == "zip"  # an archive without entries
+    assert kind_of(b"PK00PK\x03\x04") == kind_of(b"PK\x07\x08PK\x03\x04") == "zip"  # one volume of a span
+    assert kind_of(b"PK00") == kind_of(b"PK\x07\x08") == "single"
     assert kind_of(b"PK") == kind_of(b"") == kind_of(b"not PK\x03\x04") == "single"
 
 

@@ -54,7 +54,11 @@ def test_the_policy_names_every_code_and_warning() -> None:
     page = (Path(__file__).parents[2] / "docs" / "archives.md").read_text()
     codes = {error.code for error in tree() if issubclass(error, ArchiveRefused)} - {"archive_refused", "archive_bomb"}
     told = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
-    assert told == codes | {word for case in CORPUS for word in case.warnings} | {"dicom", "local_headers"}
+    assert told == codes | {word for case in CORPUS for word in case.warnings} | {
+        "dicom",
+        "local_headers",
+        "two_readings",
+    }
 
 
 # ---------------------------------------------------------------- cost

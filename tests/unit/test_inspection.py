@@ -7,7 +7,7 @@ import pytest
 
 from domain.archives import Summary, inspect
 from domain.archives.walking import Walker
-from domain.errors import ArchiveHeaderMismatch, Invalid
+from domain.errors import ArchiveAgainstPolicy, ArchiveHeaderMismatch, Invalid
 from domain.inference import PIPELINE
 from domain.jobs import Inspection
 from domain.pipelines import Done, InputFile, JobInStep, takes_nothing
@@ -52,7 +52,7 @@ def walked(data: bytes) -> str | None:
 class Store:
     """The step at an archive of these bytes."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, **changes: int) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **changes: int | str) -> None:
         config = {name: getattr(CONFIG, name) for name in CONFIG.__struct_fields__} | changes
         monkeypatch.setattr(archives, "settings", lambda: Settings(**config))
         monkeypatch.setattr(archives.objects, "read_range", lambda key, start, length: self.reader(start, length))
@@ -109,10 +109,44 @@ def test_what_earlier_versions_saw_saves_no_read(store: Store) -> None:
 
 def test_only_a_deep_inspection_finds_a_contradiction_that_did_not_go_by(store: Store) -> None:
     lying = archive(described(MEMBERS[0], "<III"), replace(MEMBERS[1], local_name=b"xx"), *MEMBERS[2:])
-    assert store.inspected(lying, "standard", walked(lying))[0].warnings == []
+    told = "local_headers: only 0 of 10 went by in the upload; the rest was not compared"
+    assert store.inspected(lying, "standard", walked(lying))[0].warnings == [told]
     with pytest.raises(ArchiveHeaderMismatch) as caught:
         store.inspected(lying, "deep", walked(lying))
     assert caught.value.details["entry"] == "01"
+
+
+@pytest.mark.parametrize("ended", ["unsigned", "junk"])
+def test_a_walk_that_ended_early_is_told(store: Store, ended: str) -> None:
+    second = described(MEMBERS[1], "<III") if ended == "unsigned" else replace(MEMBERS[1], gap=b"junk")
+    data = archive(MEMBERS[0], second, *MEMBERS[2:])
+    seen = 1 if ended == "unsigned" else 2
+    told = f"local_headers: only {seen} of 10 went by in the upload; the rest was not compared"
+    assert store.inspected(data, "standard", walked(data))[0].warnings == [told]
+    assert store.inspected(data, "deep", walked(data))[0].warnings == []
+    small = archive(Member(), described(Member(name=b"b"), "<III"))  # seen whole in one read
+    assert store.inspected(small, "standard", walked(small))[0].warnings == []
+
+
+def two_readings() -> bytes:
+    """A stored member whose data hold a descriptor that fits what came before it, and another member."""
+    body = bytes(1000)
+    within = described(Member(data=body)).local()[-16 - len(body) :] + Member(name=b"hidden.exe").local()
+    return archive(MEMBERS[0], described(Member(name=b"doc.bin", data=within)), MEMBERS[2])
+
+
+@pytest.mark.parametrize("inspection", ["standard", "deep"])
+def test_what_went_by_and_cannot_be_found_again_is_told(store: Store, inspection: str) -> None:
+    data = two_readings()
+    (warning,) = store.inspected(data, inspection, walked(data))[0].warnings
+    assert warning == "two_readings: who reads from the beginning finds other members than the directory names"
+
+
+def test_two_readings_are_refused_where_the_policy_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = two_readings()
+    strict = Store(monkeypatch, archive_refuse="two_readings")
+    with pytest.raises(ArchiveAgainstPolicy):
+        strict.inspected(data, "standard", walked(data))
 
 
 def test_the_reads_of_a_deep_inspection_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +154,7 @@ def test_the_reads_of_a_deep_inspection_are_bounded(monkeypatch: pytest.MonkeyPa
     few = Store(monkeypatch, archive_deep_reads_on_request=4)
     summary, reads = few.inspected(data, "deep", None)
     assert reads == 4
-    assert summary.warnings == ["local_headers: after 4 reads the rest of the local headers was not compared"]
+    assert summary.warnings == ["local_headers: after 4 reads the rest was not compared with the directory"]
     monkeypatch.setattr(archives, "HEADER_SECONDS", 0.0)
     assert Store(monkeypatch).inspected(data, "deep", None)[1] == 0
 
