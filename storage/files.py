@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from psycopg import errors as pg
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
@@ -16,6 +17,7 @@ from sqlalchemy import (
     Table,
     Text,
     Uuid,
+    exc,
     exists,
     literal,
     select,
@@ -162,7 +164,14 @@ def delete(filename: str, owner_id: UUID | None) -> list[str]:
             raise NotFound(what="file")
         # one that no job works on: the foreign key's own check would wait for a job that is just being deleted, while
         # that waits for this file
-        removed = remove(connection, [found], unused=True)
+        try:
+            removed = remove(connection, [found], unused=True)
+        except exc.IntegrityError as error:
+            if isinstance(
+                error.orig, pg.ForeignKeyViolation | pg.RestrictViolation
+            ):  # something else than a job names it
+                raise FileInUse from error
+            raise
         if not removed.number:
             raise NotFound(what="file") if _is_gone(connection, found) else FileInUse
         return removed.keys

@@ -357,7 +357,7 @@ def client(*, public: bool = False) -> "S3Client":
 
 @contextmanager
 def hurry() -> Iterator[None]:
-    """Within the block a call is made once, and given up when the store says nothing for two seconds."""
+    """Within the block a call is given up when the store says nothing for two seconds."""
     with _at("hurried"):
         yield
 
@@ -386,7 +386,8 @@ def _build(endpoint: str, pace: Pace) -> "S3Client":
 
     config = settings()
     # all attempts together within the limit, so that a store that hangs holds nobody for three times as long
-    answer = {"hurried": HURRY_SECONDS, "usual": config.s3_answer_seconds / ATTEMPTS}
+    attempts = 2 if pace == "hurried" else ATTEMPTS  # twice: a kept connection may have died unnoticed
+    answer = {"hurried": HURRY_SECONDS / attempts, "usual": config.s3_answer_seconds / ATTEMPTS}
     return boto3.session.Session().client(
         "s3",
         endpoint_url=endpoint,
@@ -401,7 +402,7 @@ def _build(endpoint: str, pace: Pace) -> "S3Client":
             response_checksum_validation=config.s3_checksums,
             connect_timeout=1 if pace == "hurried" else 5,
             read_timeout=answer.get(pace, config.s3_answer_seconds),
-            retries={"mode": "standard", "total_max_attempts": 1 if pace == "hurried" else ATTEMPTS},
+            retries={"mode": "standard", "total_max_attempts": attempts},
             max_pool_connections=40,  # one for each of anyio's threads
         ),
     )
