@@ -403,15 +403,19 @@ def slow_upload() -> Iterator[Begin]:
 @contextmanager
 def second_api(scripted: Stack, **changes: str) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
     """Another API process on the same servers: its URL and itself."""
-    program, port = scripted.processes["api"].program, free_port()
+    program = scripted.processes["api"].program
     log = (scripted.data_dir / "second-api.log").open("ab")
-    process = subprocess.Popen(
-        program.argv, env={**program.env, **changes, "PORT": str(port)}, cwd=program.cwd, stdout=log, stderr=log
-    )
+    for _ in range(3):  # somebody else may take the port before it does
+        port = free_port()
+        process = subprocess.Popen(
+            program.argv, env={**program.env, **changes, "PORT": str(port)}, cwd=program.cwd, stdout=log, stderr=log
+        )
+        until(lambda: process.poll() is not None or answers(port, "/health/live"), 30)  # noqa: B023  # called at once
+        if process.poll() is None:
+            break
     try:
-        url = f"http://127.0.0.1:{port}"
-        until(lambda: answers(port, "/health/live"), 30)
-        yield url, process
+        assert process.poll() is None, (scripted.data_dir / "second-api.log").read_text()[-2000:]
+        yield f"http://127.0.0.1:{port}", process
     finally:
         process.send_signal(signal.SIGTERM)
         try:
