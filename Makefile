@@ -8,11 +8,13 @@ export FILE ?=
 JOBS   ?= 3
 TESTS  ?= tests/faults/test_short_chaos.py tests/integration tests/unit
 # the ways in and out beside the main job: a target of their own keeps `make test` under five minutes
-MORE    = tests/console $(addprefix tests/integration/test_,calls.py calls_retention.py cli.py client.py demo.py digests.py \
-	direct.py equal_files.py fetching.py inspections.py mail_servers.py mango.py member_memory.py members.py quotas.py \
-	quotas_resumable.py recordings.py recordings_killed.py redirects.py rough_streams.py sessions.py slow_clients.py \
-	tus_clients.py tus_delete.py tus_head.py tus_interrupted.py tus_killed.py tus_options.py tus_patch.py tus_post.py \
-	upload_memory.py webhooks.py webhooks_live.py)
+MORE    = tests/console $(addprefix tests/integration/test_,cli.py client.py demo.py digests.py direct.py equal_files.py \
+	inspections.py member_memory.py members.py quotas.py quotas_resumable.py redirects.py rough_streams.py sessions.py \
+	slow_clients.py tus_clients.py tus_delete.py tus_head.py tus_interrupted.py tus_killed.py tus_options.py tus_patch.py \
+	tus_post.py upload_memory.py webhooks.py webhooks_live.py)
+# and what stands beside the core: a module's own tests
+RECORDINGS = tests/console/test_recordings.py $(addprefix tests/integration/test_,calls.py calls_retention.py \
+	fetching.py mail_servers.py mango.py recordings.py recordings_killed.py)
 PYTEST  = $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 # what a broker could make a difference to; the rest of the tests do without one, or are about Redis itself
 ON_ANY_BROKER = $(addprefix tests/integration/test_,whole_way.py failures.py control.py workers_lost.py) \
@@ -21,7 +23,7 @@ ON_ANY_BROKER = $(addprefix tests/integration/test_,whole_way.py failures.py con
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 demo: $(VENV)/embedded ## the whole way of a file, live in the terminal (FILE=path for one of yours)
 	@$(BIN)/millrace demo $${FILE:+"$$FILE"}
@@ -30,10 +32,13 @@ up: $(VENV)/embedded ## everything on this machine, until Ctrl-C
 	@exec $(BIN)/millrace up
 
 test: $(VENV)/dev ## the tests of the main job and its engine, on embedded stacks of their own
-	$(PYTEST) $(TESTS) $(if $(filter file,$(origin TESTS)),$(addprefix --ignore=,$(MORE)))
+	$(PYTEST) $(TESTS) $(if $(filter file,$(origin TESTS)),$(addprefix --ignore=,$(MORE) $(RECORDINGS)))
 
 test-more: $(VENV)/dev ## those of resumable uploads, limits, webhooks, the client, the command line and the console
-	$(PYTEST) $(MORE)
+	$(PYTEST) $(MORE) $(addprefix --ignore=,$(RECORDINGS))
+
+test-recordings: $(VENV)/dev ## those of mailboxes, recordings and calls, on real mail servers
+	$(PYTEST) $(RECORDINGS)
 
 test-faults: $(VENV)/dev ## the engine under fire: kills, hangs, restarts of every process and server (some minutes)
 	$(BIN)/python -m pytest tests/faults --ignore tests/faults/test_rabbitmq.py
@@ -85,4 +90,4 @@ $(VENV)/dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[embedded,dev]'
 	@touch $@ $(VENV)/embedded
 
-.PHONY: help demo up test test-more test-faults test-rabbitmq test-hosts lint format chaos kills-recordings bench constraints clean
+.PHONY: help demo up test test-more test-recordings test-faults test-rabbitmq test-hosts lint format chaos kills-recordings bench constraints clean
