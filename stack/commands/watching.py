@@ -3,8 +3,9 @@
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from queue import SimpleQueue
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, TypeVar
 from uuid import UUID
 
 import click
@@ -19,6 +20,7 @@ from stack.terminal.text import harmless, worded
 if TYPE_CHECKING:
     from millrace.client import Client
 
+T = TypeVar("T")
 STREAMS = 8  # open at once; one account may have a hundred in all
 
 
@@ -75,10 +77,17 @@ def _follow(client: "Client", jobs: Sequence[Job], heed: Callable[[Event], None]
         # daemon: Ctrl-C must not wait for a stream that says nothing
         threading.Thread(target=read, daemon=True).start()
     while len(ended) < len(jobs):
-        match heard.get():
+        match _next(heard):
             case Event() as event:
                 heed(event)
             case Job() as job:
                 ended[job.id] = job
             case error:
                 raise error
+
+
+def _next(heard: "SimpleQueue[T]") -> T:
+    while True:
+        # a Ctrl-C that comes right before a wait is only noticed after it
+        with suppress(Empty):
+            return heard.get(timeout=0.5)
