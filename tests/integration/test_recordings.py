@@ -223,6 +223,7 @@ def test_a_refused_login_disables_the_mailbox_and_is_tried_once(admin: User, row
     job = admin.finished(standing(admin, mailbox_id)["job_id"])
     assert (job["status"], job["error"]["code"], job["error"]["stage"]) == ("failed", "mailbox_login_refused", "poll")
     assert job["attempts"] == 1
+    assert "b'" not in job["error"]["message"], "the server's words, not Python's bytes"
     assert standing(admin, mailbox_id)["failures"] == 1
     answer = admin.http.post("/recordings/download", params={"mailbox_id": mailbox_id})
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")

@@ -4,6 +4,7 @@ The name is resolved once and every address checked; the connection goes to what
 against the name. A server may be hostile: what it announces to send is bounded before it is read.
 """
 
+import ast
 import imaplib
 import re
 import socket
@@ -133,7 +134,7 @@ def _log_in(client: IMAPClient, access: Access, secret: str) -> None:
 
 
 def _judge(error: exceptions.LoginError, secret: str) -> NoReturn:
-    said = str(error).replace(secret, "***")[:300]
+    said = reason_of(error, secret)
     # a connection that broke off is a refusal to the library
     if isinstance(error.__context__, imaplib.IMAP4.abort) or _PASSING.search(said):
         raise MailboxUnreachable(reason=said) from None
@@ -151,8 +152,13 @@ def translated() -> Iterator[None]:
         raise MailboxRefused(reason=reason_of(error)) from error
 
 
-def reason_of(error: BaseException) -> str:
-    return (str(error) or type(error).__name__)[:300].replace("\0", "\ufffd")
+def reason_of(error: BaseException, secret: str = "") -> str:
+    """What the server said, or what happened. imaplib raises the server's bytes as they are, as ``b'...'`` in words."""
+    said = str(error) or type(error).__name__
+    if said[:2] in ("b'", 'b"'):
+        with suppress(SyntaxError, ValueError):
+            said = ast.literal_eval(said).decode(errors="replace")
+    return (said.replace(secret, "***") if secret else said)[:300].replace("\0", "\ufffd")
 
 
 def _hang_up(client: IMAPClient) -> None:
