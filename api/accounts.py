@@ -25,17 +25,16 @@ from domain.accounts import (
     Registration,
     TokenGrant,
 )
-from domain.errors import (
+from domain.errors.accounts import (
     AccountInUse,
     AlreadyTaken,
     CrossSiteRequest,
     Forbidden,
-    Invalid,
     LastAdmin,
-    NotFound,
     RateLimited,
     WrongCredentials,
 )
+from domain.errors.requests import Invalid, NotFound
 from storage import accounts
 
 # Failed logins: of one name from one address, and of one address whatever the names (password spraying).

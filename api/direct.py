@@ -25,17 +25,10 @@ from domain import direct as rules
 from domain.accounts import Principal
 from domain.digests import Announced
 from domain.direct import Completion, DirectOrder, DirectUpload, Part
-from domain.errors import (
-    BodyTooLarge,
-    DigestMismatch,
-    MillraceError,
-    NotFound,
-    ObjectMissing,
-    StorageQuotaExceeded,
-    StorageUnavailable,
-    TooManyUploads,
-    UploadIncomplete,
-)
+from domain.errors import MillraceError
+from domain.errors.neighbours import ObjectMissing, StorageUnavailable
+from domain.errors.requests import BodyTooLarge, NotFound
+from domain.errors.uploads import DigestMismatch, StorageQuotaExceeded, TooManyUploads, UploadIncomplete
 from domain.files import UNKNOWN_TYPE, UNNAMED, File, clean_name, content_type_of, kind_of
 from domain.identity import new_id
 from storage import direct, discarding, files, objects

@@ -11,7 +11,9 @@ from litestar.response import Stream
 from api.objects import blocking, gateway
 from api.openapi.operation import BINARY, Content, documented
 from domain import digests
-from domain.errors import MillraceError, ObjectMissing, RangeNotSatisfiable, StorageUnavailable
+from domain.errors import MillraceError
+from domain.errors.neighbours import ObjectMissing, StorageUnavailable
+from domain.errors.requests import RangeNotSatisfiable
 from domain.files import attachment, inert
 from storage import objects
 from storage.configuration import settings

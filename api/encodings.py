@@ -5,7 +5,7 @@ from typing import Any
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 
-from domain.errors import EncodingUnsupported
+from domain.errors.requests import EncodingUnsupported
 
 _SHOWN = 100  # letters of what was sent
 

@@ -17,7 +17,8 @@ from api.objects import blocking
 from api.openapi.operation import documented
 from api.uploads import StoredObject, documented_upload, receive
 from domain.accounts import Principal
-from domain.errors import FileInUse, Invalid, NotFound
+from domain.errors.requests import Invalid, NotFound
+from domain.errors.uploads import FileInUse
 from domain.files import File, FilePage, FileUrl, inert
 from storage import discarding, files, objects
 from storage.configuration import settings

@@ -29,7 +29,8 @@ from sqlalchemy import Connection
 
 from api import problems
 from api.objects import blocking, unbroken
-from domain.errors import IdempotencyMismatch, Invalid, MillraceError
+from domain.errors import MillraceError
+from domain.errors.requests import IdempotencyMismatch, Invalid
 from storage import idempotency
 from storage.configuration import settings
 from storage.database import autocommit, transaction

@@ -16,7 +16,10 @@ from api.jobs.examples import PROCESSING
 from api.objects import blocking
 from api.openapi.operation import documented
 from domain import signatures
-from domain.errors import BodyTooLarge, CompletionConflict, Invalid, JobNotReady, MlFailed, NotAuthenticated, NotFound
+from domain.errors.accounts import NotAuthenticated
+from domain.errors.inference import MlFailed
+from domain.errors.jobs import CompletionConflict, JobNotReady
+from domain.errors.requests import BodyTooLarge, Invalid, NotFound
 from domain.inference import PIPELINE, Completion, Progress, outcome_of, reason_of, result_of
 from domain.jobs import Job, Status
 from storage import dispatch, events

@@ -16,7 +16,7 @@ import httpx
 from litestar import Litestar
 
 from api.room import Room
-from domain.errors import StorageUnavailable
+from domain.errors.neighbours import StorageUnavailable
 from storage import objects
 from storage.configuration import settings
 

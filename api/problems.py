@@ -12,17 +12,15 @@ from litestar.exceptions import HTTPException, SerializationException, Validatio
 from msgspec import Meta
 from sqlalchemy.exc import DataError
 
-from domain.errors import (
+from domain.errors import MillraceError
+from domain.errors.accounts import Forbidden, NotAuthenticated, RateLimited
+from domain.errors.requests import (
     BodyTooLarge,
     ClientGone,
-    Forbidden,
     Invalid,
     MalformedRequest,
     MethodNotAllowed,
-    MillraceError,
-    NotAuthenticated,
     NotFound,
-    RateLimited,
     UnsupportedMedia,
 )
 

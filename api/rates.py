@@ -20,7 +20,8 @@ from litestar import Litestar, Request
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from domain.errors import MillraceError, RateLimited
+from domain.errors import MillraceError
+from domain.errors.accounts import RateLimited
 from storage.configuration import settings
 
 _log = structlog.get_logger("api.rates")

@@ -16,7 +16,8 @@ from api.jobs.reading import found, found_with_keys
 from api.objects import blocking
 from api.openapi.operation import documented
 from domain.accounts import Principal
-from domain.errors import JobNotReady, NotFound
+from domain.errors.jobs import JobNotReady
+from domain.errors.requests import NotFound
 from domain.jobs import Status
 from domain.results import CellWarning, Row, Summary, to_xlsx
 from storage import objects, results

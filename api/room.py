@@ -7,7 +7,7 @@ who waits.
 
 import asyncio
 
-from domain.errors import StorageUnavailable
+from domain.errors.neighbours import StorageUnavailable
 
 ROOM_BYTES = 48 * 1024**2
 WAIT_SECONDS = 30.0

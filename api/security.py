@@ -26,7 +26,8 @@ from api import sessions
 from api.problems import closing
 from api.tickets import redeem
 from domain.accounts import Principal, TokenGrant
-from domain.errors import CrossSiteRequest, Forbidden, NotAuthenticated, RateLimited, TicketsUnavailable
+from domain.errors.accounts import CrossSiteRequest, Forbidden, NotAuthenticated, RateLimited
+from domain.errors.neighbours import TicketsUnavailable
 from storage import accounts
 from storage.accounts import Credentials, hasher
 from storage.configuration import settings

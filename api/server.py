@@ -13,7 +13,8 @@ from httptools import HttpParserInvalidMethodError
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from api.problems import MEDIA_TYPE, problem
-from domain.errors import MalformedRequest, MethodUnknown, MillraceError
+from domain.errors import MillraceError
+from domain.errors.requests import MalformedRequest, MethodUnknown
 
 HEAD_BYTES = 64 * 1024  # nginx and Apache stop at 8 to 32 KiB
 _TOO_LARGE = (

@@ -14,7 +14,7 @@ from litestar.enums import ScopeType
 
 from api.openapi.operation import documented
 from domain.accounts import SESSION_COOKIE, TokenGrant
-from domain.errors import CrossSiteRequest
+from domain.errors.accounts import CrossSiteRequest
 from storage.configuration import settings
 
 Connection = ASGIConnection[Any, Any, Any, Any]

@@ -17,7 +17,8 @@ from redis.exceptions import RedisError
 
 from api.openapi.operation import documented
 from domain.accounts import Principal
-from domain.errors import NotAuthenticated, TicketsUnavailable
+from domain.errors.accounts import NotAuthenticated
+from domain.errors.neighbours import TicketsUnavailable
 
 SECONDS = 60
 TICKET: dict[str, Any] = {"opt": {"ticket": True}}  # what a route says that takes one

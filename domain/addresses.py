@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from domain.errors import UrlRefused
+from domain.errors.webhooks import UrlRefused
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network

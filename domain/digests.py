@@ -12,7 +12,8 @@ from typing import Any
 import http_sf
 import msgspec
 
-from domain.errors import DigestMismatch, MalformedRequest
+from domain.errors.requests import MalformedRequest
+from domain.errors.uploads import DigestMismatch
 
 FIELDS = ("Content-Digest", "Repr-Digest")
 # The active ones of the registry (RFC 9530, section 7.2); others, the insecure ones too, are ignored as it asks.

@@ -7,7 +7,8 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
-from domain.errors import Invalid, MlTimeout, UnknownProfile
+from domain.errors.inference import MlTimeout, UnknownProfile
+from domain.errors.requests import Invalid
 from domain.files import clean_name
 from domain.jobs import Inspection, Threshold
 from domain.pipelines import JobInStep, Pipeline, ResultFile, Retry, Step, Tell

@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
-from domain.errors import Invalid
+from domain.errors.requests import Invalid
 from domain.files import File
 
 

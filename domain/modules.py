@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pkgutil import iter_modules
 from types import ModuleType
 
-from domain.errors import BadSetting
+from domain.errors.neighbours import BadSetting
 
 CORE = ("accounts", "files", "jobs")
 

@@ -10,7 +10,8 @@ from uuid import UUID
 
 import msgspec
 
-from domain.errors import Invalid, MillraceError
+from domain.errors import MillraceError
+from domain.errors.requests import Invalid
 from domain.modules import floor
 from domain.settings import Settings
 

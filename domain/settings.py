@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from domain import addresses, signatures, webhooks
-from domain.errors import BadSetting
+from domain.errors.neighbours import BadSetting
 
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 Keep = Annotated[float, msgspec.Meta(ge=0)]  # seconds; 0 is for ever

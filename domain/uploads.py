@@ -15,7 +15,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
-from domain.errors import UploadHeader
+from domain.errors.uploads import UploadHeader
 from domain.files import UNNAMED, File, clean_name, decode_text
 from domain.jobs import JobId, JobOrder, read_order
 

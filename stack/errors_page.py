@@ -4,10 +4,12 @@ import re
 import sys
 from collections.abc import Iterable
 
-from domain.errors import BadSetting, MillraceError, StepFailed, tree
+from domain.errors import MillraceError, tree
+from domain.errors.jobs import StepFailed
+from domain.errors.neighbours import BadSetting
 
 _INTRODUCTION = """\
-<!-- Made by `python -m stack.errors_page > docs/errors.md`; change domain/errors.py, not this page. -->
+<!-- Made by `python -m stack.errors_page > docs/errors.md`; change domain/errors/, not this page. -->
 # Error codes
 
 A code is stable: match on it, not on the sentence. It stands in `code` of every problem answer

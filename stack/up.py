@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from domain.errors import BadSetting
+from domain.errors.neighbours import BadSetting
 from domain.settings import from_environ
 from stack import StackCancelled, StackFailed
 from stack.environment import app_settings, child_environ, published, write_stack_env

@@ -30,7 +30,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from domain.accounts import Account, AccountPage, Registration, Role
-from domain.errors import AccountInUse, AlreadyTaken, BadSetting, LastAdmin, NotFound
+from domain.errors.accounts import AccountInUse, AlreadyTaken, LastAdmin
+from domain.errors.neighbours import BadSetting
+from domain.errors.requests import NotFound
 from domain.identity import new_id
 from storage.database import autocommit, metadata, transaction
 

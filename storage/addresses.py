@@ -7,7 +7,7 @@ from functools import cache
 from ipaddress import ip_address
 
 from domain.addresses import Rules, may_be_called
-from domain.errors import HostUnknown, UrlRefused
+from domain.errors.webhooks import HostUnknown, UrlRefused
 
 THREADS = 16  # of a process, in which names are resolved: the system knows no time limit for it
 

@@ -20,7 +20,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from domain.archives import Listing, Member, Summary
-from domain.errors import MemberNotLocated
+from domain.errors.archives import MemberNotLocated
 from storage.copying import copy_rows
 from storage.database import metadata
 

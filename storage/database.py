@@ -16,7 +16,7 @@ import msgspec
 from psycopg import errors as pg
 from sqlalchemy import Connection, Engine, MetaData, create_engine, exc, make_url
 
-from domain.errors import DatabaseUnavailable
+from domain.errors.neighbours import DatabaseUnavailable
 from storage.configuration import settings
 
 T = TypeVar("T")

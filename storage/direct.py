@@ -22,7 +22,7 @@ from sqlalchemy import (
     text,
 )
 
-from domain.errors import TooManyUploads
+from domain.errors.uploads import TooManyUploads
 from storage import discarding, objects, quotas
 from storage.configuration import settings
 from storage.database import metadata

@@ -21,7 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from domain.errors import BadSetting
+from domain.errors.neighbours import BadSetting
 
 VARIABLE = "MILLRACE_FAILPOINTS"
 ACTIONS = ("kill", "segfault", "exit", "memory", "pause", "stop", "raise")

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, exc, text
 
-from domain.errors import Invalid
+from domain.errors.requests import Invalid
 from domain.jobs import Event, EventType
 
 BATCH = 500  # events read at once

@@ -25,7 +25,9 @@ from sqlalchemy import (
 )
 from sqlalchemy import insert as insert_into
 
-from domain.errors import FileInUse, NotFound, StorageUnavailable
+from domain.errors.neighbours import StorageUnavailable
+from domain.errors.requests import NotFound
+from domain.errors.uploads import FileInUse
 from domain.files import File, FilePage, StoredObject, stored_name
 from storage import quotas
 from storage.database import autocommit, metadata, transact, transaction

@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from domain.errors import IdempotencyInFlight
+from domain.errors.requests import IdempotencyInFlight
 from storage.database import autocommit, metadata
 
 NOBODY = UUID(int=0)  # owns the keys of requests without an account, such as registrations

@@ -25,7 +25,9 @@ from uuid import UUID
 import httpx
 
 from domain.direct import Arrived
-from domain.errors import BodyTooLarge, ObjectMissing, StorageUnavailable, UploadIncomplete
+from domain.errors.neighbours import ObjectMissing, StorageUnavailable
+from domain.errors.requests import BodyTooLarge
+from domain.errors.uploads import UploadIncomplete
 from domain.files import attachment
 from storage.configuration import settings
 

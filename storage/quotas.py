@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from domain.errors import StorageQuotaExceeded
+from domain.errors.uploads import StorageQuotaExceeded
 from storage.configuration import settings
 
 _NONE = UUID(int=0)

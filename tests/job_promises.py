@@ -8,7 +8,8 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from domain.errors import Conflict, MlFailed, MlTimeout
+from domain.errors.inference import MlFailed, MlTimeout
+from domain.errors.requests import Conflict
 from domain.identity import new_id
 from domain.jobs import FINAL, TERMINAL, TRANSITIONS, EventType, Priority, Status
 from domain.pipelines import Pipeline, ResultFile, Retry, Step

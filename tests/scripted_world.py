@@ -8,7 +8,8 @@ from uuid import UUID
 import pytest
 from kombu.exceptions import OperationalError
 
-from domain.errors import MlUnavailable, StepFailed
+from domain.errors.inference import MlUnavailable
+from domain.errors.jobs import StepFailed
 from domain.pipelines import Done, Failed, Later, Outcome, ResultFile, Wait
 from storage import circuits, dispatch
 from storage.database import autocommit, transaction

@@ -22,7 +22,8 @@ from domain.archives import (
 )
 from domain.archives.deep import compare_local_headers
 from domain.archives.ends import TAIL_BYTES
-from domain.errors import ArchiveAgainstPolicy, MillraceError
+from domain.errors import MillraceError
+from domain.errors.archives import ArchiveAgainstPolicy
 from domain.jobs import Inspection
 from domain.pipelines import Context, Done, InputFile, JobInStep, Outcome
 from storage import archives, objects

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import structlog
 
-from domain.errors import DatabaseUnavailable
+from domain.errors.neighbours import DatabaseUnavailable
 from storage import circuits
 from storage.circuits import Standing
 from storage.configuration import settings

@@ -16,7 +16,9 @@ import structlog
 from msgspec.structs import replace
 from sqlalchemy import Connection
 
-from domain.errors import DatabaseUnavailable, MillraceError, StepFailed, StorageUnavailable
+from domain.errors import MillraceError
+from domain.errors.jobs import StepFailed
+from domain.errors.neighbours import DatabaseUnavailable, StorageUnavailable
 from domain.jobs import Event, EventType
 from domain.pipelines import Done, Failed, JobInStep, Later, Outcome, Pipeline, Retry, StepFunction, Wait
 from storage import dispatch

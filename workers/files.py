@@ -12,7 +12,7 @@ from uuid import UUID
 
 import structlog
 
-from domain.errors import ObjectMissing
+from domain.errors.neighbours import ObjectMissing
 from storage import housekeeping, objects
 from storage import reconciliation as rows
 from storage.configuration import settings

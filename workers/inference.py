@@ -11,17 +11,10 @@ from uuid import UUID
 
 import structlog
 
-from domain.errors import (
-    Invalid,
-    MillraceError,
-    MlFailed,
-    MlProtocolError,
-    MlRejected,
-    MlTimeout,
-    MlUnavailable,
-    ObjectMissing,
-    ResultMissing,
-)
+from domain.errors import MillraceError
+from domain.errors.inference import MlFailed, MlProtocolError, MlRejected, MlTimeout, MlUnavailable, ResultMissing
+from domain.errors.neighbours import ObjectMissing
+from domain.errors.requests import Invalid
 from domain.inference import (
     PIPELINE,
     UNFINISHED_WORDS,

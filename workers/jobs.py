@@ -3,7 +3,7 @@
 import structlog
 from sqlalchemy import Connection
 
-from domain.errors import PendingExpired, WorkerLost
+from domain.errors.jobs import PendingExpired, WorkerLost
 from domain.jobs import EventType
 from domain.pipelines import Context, Done, JobInStep, Outcome
 from storage import circuits, dispatch

@@ -8,7 +8,8 @@ from uuid import UUID
 
 import structlog
 
-from domain.errors import DatabaseUnavailable, StepTimeout
+from domain.errors.jobs import StepTimeout
+from domain.errors.neighbours import DatabaseUnavailable
 from storage.configuration import settings
 from storage.database import autocommit
 from storage.events import announce

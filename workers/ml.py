@@ -17,7 +17,7 @@ from uuid import UUID
 import httpx
 import msgspec
 
-from domain.errors import MlProtocolError, MlRejected, MlUnavailable
+from domain.errors.inference import MlProtocolError, MlRejected, MlUnavailable
 from domain.inference import UNKNOWN, Acceptance, Standing, Submission
 from storage.configuration import settings
 from workers.transport import CUT_SHORT, LimitedTransport, seconds_of, time_limit

@@ -4,7 +4,9 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from domain.errors import BodyTooLarge, ObjectMissing, ResultMissing, ResultUnreadable
+from domain.errors.inference import ResultMissing, ResultUnreadable
+from domain.errors.neighbours import ObjectMissing
+from domain.errors.requests import BodyTooLarge
 from domain.pipelines import Context, Done, JobInStep, Outcome
 from domain.results import parse
 from domain.results.summary import Summary

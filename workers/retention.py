@@ -6,7 +6,7 @@ from functools import partial
 
 import structlog
 
-from domain.errors import StorageUnavailable
+from domain.errors.neighbours import StorageUnavailable
 from storage import idempotency, objects
 from storage.configuration import settings
 from storage.database import autocommit, transaction

@@ -14,7 +14,8 @@ from api.jobs.reading import found
 from api.openapi.operation import documented
 from domain.accounts import Principal
 from domain.archives import Summary
-from domain.errors import JobNotReady, NotFound
+from domain.errors.jobs import JobNotReady
+from domain.errors.requests import NotFound
 from domain.jobs import Status
 from storage import archives
 from storage.database import autocommit

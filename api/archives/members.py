@@ -15,15 +15,10 @@ from api.objects import blocking
 from api.openapi.operation import BINARY, Content, documented
 from domain.accounts import Principal
 from domain.archives import Member, Unpacking
-from domain.errors import (
-    JobNotReady,
-    MemberDamaged,
-    MemberIsFolder,
-    MemberNotLocated,
-    NotFound,
-    ObjectMissing,
-    StorageUnavailable,
-)
+from domain.errors.archives import MemberDamaged, MemberIsFolder, MemberNotLocated
+from domain.errors.jobs import JobNotReady
+from domain.errors.neighbours import ObjectMissing, StorageUnavailable
+from domain.errors.requests import NotFound
 from domain.files import UNKNOWN_TYPE, attachment, clean_name
 from domain.jobs import Status
 from storage import archives, objects

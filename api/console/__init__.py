@@ -17,7 +17,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
 from api.security import PUBLIC
-from domain.errors import NotFound
+from domain.errors.requests import NotFound
 
 TYPES = {
     "html": "text/html",

@@ -15,7 +15,8 @@ from api.jobs.reading import found, owner_of, told_attempt
 from api.objects import blocking
 from api.openapi.operation import documented
 from domain.accounts import Principal
-from domain.errors import Conflict, JobIsFinal, NotFound
+from domain.errors.jobs import JobIsFinal
+from domain.errors.requests import Conflict, NotFound
 from domain.identity import new_id
 from domain.jobs import AttemptPage, Job, Status
 from domain.pipelines import named

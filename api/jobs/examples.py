@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from domain.errors import ArchiveEncrypted
+from domain.errors.archives import ArchiveEncrypted
 from domain.jobs import Event, EventType, Status
 
 _error = ArchiveEncrypted(entry="scans/0001.dcm")

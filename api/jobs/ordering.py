@@ -17,17 +17,10 @@ from api.openapi.operation import Content, documented
 from api.uploads import ASKED, RAW, STREAMED, StoredObject, documented_upload, form, receive
 from domain import digests
 from domain.accounts import Principal
-from domain.errors import (
-    BodyTooLarge,
-    Conflict,
-    Invalid,
-    JobIsFinal,
-    MalformedRequest,
-    MillraceError,
-    NotFound,
-    UnknownProfile,
-    UnsupportedMedia,
-)
+from domain.errors import MillraceError
+from domain.errors.inference import UnknownProfile
+from domain.errors.jobs import JobIsFinal
+from domain.errors.requests import BodyTooLarge, Conflict, Invalid, MalformedRequest, NotFound, UnsupportedMedia
 from domain.files import File
 from domain.jobs import FINAL, Job, JobOrder, Status, read_order, wrong_order
 from domain.pipelines import Pipeline, named

@@ -8,7 +8,8 @@ from litestar import Request
 
 from api.problems import language_of
 from domain.accounts import Principal
-from domain.errors import NotFound, retold
+from domain.errors import retold
+from domain.errors.requests import NotFound
 from domain.jobs import Attempt, Job
 from storage.database import autocommit
 from storage.jobs import views

@@ -16,7 +16,8 @@ from api.jobs.reading import found, found_with_keys, owner_of, told
 from api.objects import blocking
 from api.openapi.operation import documented
 from domain.accounts import Principal
-from domain.errors import Invalid, JobNotReady, NotFound
+from domain.errors.jobs import JobNotReady
+from domain.errors.requests import Invalid, NotFound
 from domain.jobs import Job, JobChange, JobPage, Status
 from storage import discarding, dispatch, events, objects
 from storage.database import autocommit, transact

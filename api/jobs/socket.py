@@ -17,7 +17,8 @@ from api.objects import blocking
 from api.problems import closing
 from api.tickets import TICKET
 from domain.accounts import Principal
-from domain.errors import Invalid, MillraceError, NotFound
+from domain.errors import MillraceError
+from domain.errors.requests import Invalid, NotFound
 from domain.jobs import FINAL, TERMINAL, Job
 from storage.database import autocommit
 from storage.jobs import views

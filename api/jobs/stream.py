@@ -24,7 +24,8 @@ from api.openapi.operation import Content, documented
 from api.server import WIRE, Wire
 from api.tickets import TICKET
 from domain.accounts import Principal
-from domain.errors import Invalid, NotFound, TooManyStreams
+from domain.errors.accounts import TooManyStreams
+from domain.errors.requests import Invalid, NotFound
 from domain.jobs import FINAL, Event, Status
 from storage import feeds
 from storage.configuration import settings

@@ -13,7 +13,7 @@ from litestar import Litestar
 
 from api.jobs.hub import Ended, Hub, Reread
 from api.objects import blocking
-from domain.errors import DatabaseUnavailable
+from domain.errors.neighbours import DatabaseUnavailable
 from storage import events, feeds
 from storage.database import autocommit
 

@@ -12,7 +12,8 @@ from api.openapi.document import each, resolved
 from api.openapi.html import anchor, described, document, example, inline, paragraphs, pre, shape
 from api.openapi.labels import Labels, labels
 from api.problems import MEDIA_TYPE
-from domain.errors import MillraceError, StepFailed, tree
+from domain.errors import MillraceError, tree
+from domain.errors.jobs import StepFailed
 
 Object = dict[str, Any]
 

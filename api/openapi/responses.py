@@ -8,17 +8,16 @@ import msgspec
 from api.openapi.operation import Content, Said
 from api.openapi.schemas import Schemas, sentence
 from api.problems import MEDIA_TYPE, problem
-from domain.errors import (
+from domain.errors import MillraceError
+from domain.errors.accounts import CrossSiteRequest, NotAuthenticated
+from domain.errors.neighbours import DatabaseUnavailable
+from domain.errors.requests import (
     BodyTooLarge,
-    CrossSiteRequest,
-    DatabaseUnavailable,
     EncodingUnsupported,
     IdempotencyInFlight,
     IdempotencyMismatch,
     Invalid,
     MalformedRequest,
-    MillraceError,
-    NotAuthenticated,
 )
 
 REQUEST_ID = "01994d2e-6a51-7c04-9d3e-2f8b1c0a7e55"

@@ -11,7 +11,7 @@ from litestar.params import FromPath, QueryParameter
 from api.jobs.reading import owner_of
 from api.openapi.operation import documented
 from domain.accounts import Principal
-from domain.errors import NotFound
+from domain.errors.requests import NotFound
 from domain.recordings.calls import CallPage, CallWithLegs, Direction
 from domain.recordings.phones import normalised
 from storage.database import autocommit

@@ -15,7 +15,7 @@ from api.rates import Rate, spend
 from api.recordings.mailboxes import ADMINS, LIMITED
 from api.security import require_admin
 from domain.accounts import Principal
-from domain.errors import NotFound
+from domain.errors.requests import NotFound
 from domain.recordings.mailboxes import Fetching, Standing
 from storage.database import autocommit, transaction
 from storage.jobs import views

@@ -10,7 +10,7 @@ from litestar.params import FromPath, JSONBody
 from api.jobs.reading import owner_of
 from api.openapi.operation import documented
 from domain.accounts import Principal
-from domain.errors import NotFound
+from domain.errors.requests import NotFound
 from domain.recordings.matching import Link, Linked
 from storage.database import transaction
 from storage.recordings import calls, matching

@@ -14,19 +14,16 @@ from api.openapi.operation import documented
 from api.rates import Rate, spend
 from api.security import require_admin
 from domain.accounts import Principal
-from domain.errors import (
-    Forbidden,
-    HostUnknown,
-    Invalid,
+from domain.errors.accounts import Forbidden, RateLimited
+from domain.errors.recordings import (
     MailboxDisabled,
     MailboxInsecure,
     MailboxLoginRefused,
     MailboxRefused,
     MailboxUnreachable,
-    NotFound,
-    RateLimited,
-    UrlRefused,
 )
+from domain.errors.requests import Invalid, NotFound
+from domain.errors.webhooks import HostUnknown, UrlRefused
 from domain.recordings.mailboxes import (
     Candidate,
     Check,

@@ -17,7 +17,8 @@ from api.objects import blocking
 from api.openapi.operation import Content, documented
 from api.rates import client_address
 from api.security import PUBLIC
-from domain.errors import BodyTooLarge, MalformedRequest, SignatureRefused, SourceRefused, UnsupportedMedia
+from domain.errors.recordings import SignatureRefused, SourceRefused
+from domain.errors.requests import BodyTooLarge, MalformedRequest, UnsupportedMedia
 from domain.recordings.mango import Kind, form_of, kind_of, verified
 from storage import dispatch
 from storage.configuration import settings

@@ -12,7 +12,8 @@ from litestar.params import FromPath, QueryParameter
 from api.jobs.reading import owner_of
 from api.openapi.operation import documented
 from domain.accounts import Principal
-from domain.errors import MillraceError, NotFound
+from domain.errors import MillraceError
+from domain.errors.requests import NotFound
 from domain.recordings.audio import MatchStatus, Recording, RecordingPage
 from domain.recordings.phones import normalised
 from storage import objects

@@ -19,7 +19,10 @@ from api.stopping import Stopping
 from api.uploads.intake import Digesting
 from api.uploads.parts import Promise
 from domain.digests import Announced, announced
-from domain.errors import NOTHING_KEPT, BodyTooLarge, ClientGone, MalformedRequest, ShuttingDown, UploadTooSlow
+from domain.errors import NOTHING_KEPT
+from domain.errors.neighbours import ShuttingDown
+from domain.errors.requests import BodyTooLarge, ClientGone, MalformedRequest
+from domain.errors.uploads import UploadTooSlow
 from domain.files import decode_text, name_from
 
 FIELDS = 16

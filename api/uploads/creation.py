@@ -13,17 +13,11 @@ from api.uploads.protocol import AT, CHECKSUM, CHUNK, HERE, MADE, RESUMABLE, TAK
 from api.uploads.taking import finish, receive
 from domain import uploads as tus
 from domain.accounts import Principal
-from domain.errors import (
-    NOTHING_KEPT,
-    BodyTooLarge,
-    Conflict,
-    Invalid,
-    MillraceError,
-    NotFound,
-    ShuttingDown,
-    UnknownProfile,
-    UploadTooSlow,
-)
+from domain.errors import NOTHING_KEPT, MillraceError
+from domain.errors.inference import UnknownProfile
+from domain.errors.neighbours import ShuttingDown
+from domain.errors.requests import BodyTooLarge, Conflict, Invalid, NotFound
+from domain.errors.uploads import UploadTooSlow
 from domain.identity import new_id
 from domain.uploads import MEDIA_TYPE, Upload
 from storage.configuration import settings

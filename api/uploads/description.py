@@ -5,20 +5,10 @@ from typing import Any, Literal
 import msgspec
 
 from api.openapi.operation import BINARY, Content, documented
-from domain.errors import (
-    NOTHING_KEPT,
-    BodyTooLarge,
-    ClientGone,
-    DigestMismatch,
-    Invalid,
-    MalformedRequest,
-    MillraceError,
-    ShuttingDown,
-    StorageQuotaExceeded,
-    StorageUnavailable,
-    TooManyUploads,
-    UploadTooSlow,
-)
+from domain.errors import NOTHING_KEPT, MillraceError
+from domain.errors.neighbours import ShuttingDown, StorageUnavailable
+from domain.errors.requests import BodyTooLarge, ClientGone, Invalid, MalformedRequest
+from domain.errors.uploads import DigestMismatch, StorageQuotaExceeded, TooManyUploads, UploadTooSlow
 
 MULTIPART = "multipart/form-data"
 _FILE = {**BINARY, "description": "At most one; its name may be in any encoding", "examples": ["@scans.zip"]}

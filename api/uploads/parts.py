@@ -15,7 +15,8 @@ import structlog
 
 from api.objects import Gateway, blocking, unbroken
 from api.uploads.intake import Intake
-from domain.errors import MalformedRequest, ObjectMissing, StorageUnavailable
+from domain.errors.neighbours import ObjectMissing, StorageUnavailable
+from domain.errors.requests import MalformedRequest
 from storage import discarding, objects
 from storage.objects import MIB, PARTS, SMALLEST_PART
 

@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from api.objects import unbroken
-from domain.errors import TooManyUploads
+from domain.errors.uploads import TooManyUploads
 from domain.identity import new_id
 from storage.configuration import settings
 

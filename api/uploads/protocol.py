@@ -12,16 +12,13 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 
 from api.openapi.operation import BINARY, Content
 from domain import uploads as tus
-from domain.errors import (
-    BEGINNING_KEPT,
-    BodyTooLarge,
+from domain.errors import BEGINNING_KEPT
+from domain.errors.neighbours import ShuttingDown, StorageUnavailable
+from domain.errors.requests import BodyTooLarge, MalformedRequest, NotFound
+from domain.errors.uploads import (
     ChecksumMismatch,
     DigestMismatch,
-    MalformedRequest,
-    NotFound,
-    ShuttingDown,
     StorageQuotaExceeded,
-    StorageUnavailable,
     TooManyUploads,
     TusVersionUnsupported,
     UploadExpired,

@@ -16,7 +16,9 @@ from api.uploads.intake import CHUNK_BYTES, Intake
 from api.uploads.parts import Promise, Writer
 from api.uploads.places import place
 from domain.digests import announced
-from domain.errors import DatabaseUnavailable, MalformedRequest, MillraceError, UnsupportedMedia
+from domain.errors import MillraceError
+from domain.errors.neighbours import DatabaseUnavailable
+from domain.errors.requests import MalformedRequest, UnsupportedMedia
 from domain.files import UNNAMED, StoredObject, clean_name, content_type_of, kind_of, name_from
 from domain.identity import new_id
 from storage import discarding, files, objects, quotas, reconciliation

@@ -15,13 +15,9 @@ from api.objects import Gateway, blocking, unbroken
 from api.uploads import digests
 from api.uploads.intake import CHUNK_BYTES
 from api.uploads.parts import URL_SECONDS, send
-from domain.errors import (
-    MillraceError,
-    StorageQuotaExceeded,
-    StorageUnavailable,
-    UploadLocked,
-    UploadOffsetMismatch,
-)
+from domain.errors import MillraceError
+from domain.errors.neighbours import StorageUnavailable
+from domain.errors.uploads import StorageQuotaExceeded, UploadLocked, UploadOffsetMismatch
 from domain.files import SNIFF_BYTES, content_type_of
 from domain.identity import new_id
 from domain.uploads import metadata, name_of, type_of

@@ -13,7 +13,9 @@ from api.uploads.body import Body
 from api.uploads.places import place
 from api.uploads.resuming import Keeper, beating
 from domain.accounts import Principal
-from domain.errors import BEGINNING_KEPT, MillraceError, ShuttingDown, StorageQuotaExceeded, UploadTooSlow
+from domain.errors import BEGINNING_KEPT, MillraceError
+from domain.errors.neighbours import ShuttingDown
+from domain.errors.uploads import StorageQuotaExceeded, UploadTooSlow
 from storage.configuration import settings
 from storage.uploads import finishing, receiving
 from storage.uploads.content import Content

@@ -32,16 +32,8 @@ from api.uploads.protocol import (
 from api.uploads.taking import receive
 from domain import uploads as tus
 from domain.accounts import Principal
-from domain.errors import (
-    Conflict,
-    MethodNotAllowed,
-    NotFound,
-    UnsupportedMedia,
-    UploadHeader,
-    UploadIsFinal,
-    UploadLocked,
-    UploadOffsetMismatch,
-)
+from domain.errors.requests import Conflict, MethodNotAllowed, NotFound, UnsupportedMedia
+from domain.errors.uploads import UploadHeader, UploadIsFinal, UploadLocked, UploadOffsetMismatch
 from domain.uploads import MEDIA_TYPE, Upload
 from storage.configuration import settings
 from storage.uploads import receiving, removal, views

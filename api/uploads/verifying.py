@@ -10,7 +10,8 @@ from api.uploads.body import Body
 from api.uploads.intake import Intake
 from api.uploads.parts import URL_SECONDS, Promise, Writer
 from api.uploads.resuming import Keeper
-from domain.errors import ChecksumMismatch, StorageUnavailable
+from domain.errors.neighbours import StorageUnavailable
+from domain.errors.uploads import ChecksumMismatch
 from domain.files import UNKNOWN_TYPE
 from domain.identity import new_id
 from storage import discarding, objects

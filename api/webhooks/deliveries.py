@@ -13,7 +13,7 @@ from api.openapi.operation import documented
 from api.rates import Rate, spend
 from api.webhooks.endpoints import LIMITED, NO_WEBHOOK
 from domain.accounts import Principal
-from domain.errors import Conflict, NotFound
+from domain.errors.requests import Conflict, NotFound
 from domain.webhooks import Delivery, DeliveryPage, State
 from storage.database import autocommit
 from storage.webhooks import endpoints, log

@@ -16,7 +16,9 @@ from api.openapi.operation import documented
 from api.rates import Rate, spend
 from domain.accounts import Principal
 from domain.addresses import check_url
-from domain.errors import Conflict, HostUnknown, Invalid, NotFound, RateLimited, TooManyWebhooks, UrlRefused
+from domain.errors.accounts import RateLimited
+from domain.errors.requests import Conflict, Invalid, NotFound
+from domain.errors.webhooks import HostUnknown, TooManyWebhooks, UrlRefused
 from domain.webhooks import NewSecret, NewWebhook, Webhook, WebhookChange, WebhookOrder, WebhookPage, new_secret
 from storage import addresses
 from storage.configuration import settings

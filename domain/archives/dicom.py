@@ -15,7 +15,7 @@ import msgspec
 
 from domain.archives.members import Member, Unpacking
 from domain.archives.shapes import DicomSeries, DicomSummary, Entry, shown
-from domain.errors import MemberDamaged
+from domain.errors.archives import MemberDamaged
 
 HEAD_BYTES = 16 * 1024  # of a member, packed: patient, study and series stand well within
 _UNPACKED_BYTES = 64 * 1024

@@ -14,7 +14,7 @@ from domain.archives.ends import CENTRAL, End
 from domain.archives.entries import FOLDER_BITS, HARMLESS, METHODS, Entries
 from domain.archives.fields import UTF8, Notes, extended, tell_reading
 from domain.archives.shapes import Limits, shown
-from domain.errors import (
+from domain.errors.archives import (
     ArchiveEncrypted,
     ArchiveInconsistent,
     ArchiveMethod,

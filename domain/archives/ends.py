@@ -6,7 +6,7 @@ import msgspec
 
 from domain.archives.ranges import Ranges
 from domain.archives.shapes import Limits
-from domain.errors import (
+from domain.errors.archives import (
     ArchiveDirectoryTooLarge,
     ArchiveInconsistent,
     ArchiveNotZip,

@@ -7,7 +7,7 @@ import msgspec
 
 from domain.archives import names
 from domain.archives.shapes import shown
-from domain.errors import ArchiveInconsistent, ArchiveVolumes
+from domain.errors.archives import ArchiveInconsistent, ArchiveVolumes
 
 UTF8 = 0x0800
 _U16, _U32 = 0xFFFF, 0xFFFFFFFF

@@ -13,7 +13,7 @@ from domain.archives.fields import UTF8, extra_fields
 from domain.archives.names import unicode_path
 from domain.archives.ranges import Ranges
 from domain.archives.shapes import Entry, Limits, shown
-from domain.errors import (
+from domain.errors.archives import (
     ArchiveHeaderMismatch,
     ArchiveHiddenEntries,
     ArchiveInconsistent,

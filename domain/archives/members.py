@@ -16,7 +16,7 @@ import msgspec
 from domain.archives.ends import LOCAL
 from domain.archives.entries import METHODS
 from domain.archives.shapes import Entry, shown
-from domain.errors import MemberDamaged
+from domain.errors.archives import MemberDamaged
 
 PIECE_BYTES = 256 * 1024  # of output at once
 _DICTIONARY_BYTES = 64 * 1024**2  # what an LZMA member may ask for; 7-Zip's highest level does

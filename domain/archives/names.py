@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterable
 
 from domain.archives.shapes import shown
-from domain.errors import ArchiveInconsistent
+from domain.errors.archives import ArchiveInconsistent
 
 _SAMPLE_BYTES = 16 * 1024  # enough letters to decide by; keeps the cost the same for 100,000 names
 _OEM_HOSTS = frozenset({0, 6, 11, 14})  # DOS, HPFS, NTFS, VFAT: their archivers write the OEM code page

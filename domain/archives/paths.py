@@ -12,7 +12,7 @@ from collections import Counter
 from domain.archives.directory import Chunk
 from domain.archives.entries import Entries
 from domain.archives.shapes import Entry, Limits, shown
-from domain.errors import ArchiveDuplicate, ArchiveInconsistent, ArchiveUnsafeName
+from domain.errors.archives import ArchiveDuplicate, ArchiveInconsistent, ArchiveUnsafeName
 
 _BETWEEN = "/\n/"  # closes one name and opens the next, so each part of a path stands between slashes
 _UNUSUAL = ("//", "./", " /", "\\", ":")

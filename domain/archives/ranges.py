@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from domain.errors import ArchiveTruncated
+from domain.errors.archives import ArchiveTruncated
 
 RangeReader = Callable[[int, int], bytes]
 """``read(start, length)`` gives exactly that many bytes; it is only asked for ranges within the file."""

@@ -10,7 +10,7 @@ from domain.archives.names import comment_text
 from domain.archives.paths import Paths
 from domain.archives.ranges import RangeReader, Ranges
 from domain.archives.shapes import Limits, Listing, Summary
-from domain.errors import ArchiveAgainstPolicy, ArchiveBomb, ArchiveRefused, ArchiveTwoDirectories
+from domain.errors.archives import ArchiveAgainstPolicy, ArchiveBomb, ArchiveRefused, ArchiveTwoDirectories
 
 
 def inspect(

@@ -19,7 +19,7 @@ from domain.archives.ends import CENTRAL, LOCAL
 from domain.archives.entries import METHODS
 from domain.archives.fields import UTF8, extra_fields
 from domain.archives.shapes import Entry
-from domain.errors import ArchiveInconsistent
+from domain.errors.archives import ArchiveInconsistent
 
 _LOCAL = struct.Struct("<4sxxHHxxxxIIIHH")
 _SAID = struct.Struct("<QHHIQQ")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from domain.errors import Invalid
+from domain.errors.requests import Invalid
 from domain.pipelines import Pipeline, Step
 from domain.settings import Settings
 

@@ -13,7 +13,8 @@ from urllib.parse import parse_qsl
 import msgspec
 from msgspec import Meta
 
-from domain.errors import MalformedRequest, SignatureRefused
+from domain.errors.recordings import SignatureRefused
+from domain.errors.requests import MalformedRequest
 
 FORM_FIELDS = 16  # at most; three are ours
 

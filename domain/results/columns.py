@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from domain.errors import ResultUnreadable
+from domain.errors.inference import ResultUnreadable
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
 Reader: TypeAlias = Callable[[Any], JSON]  # one cell that is not blank; ValueError says why it cannot be read

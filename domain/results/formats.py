@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from domain.errors import ResultUnreadable
+from domain.errors.inference import ResultUnreadable
 from domain.results.columns import HEADERS
 from domain.results.spreadsheet import is_workbook, read_rows
 

@@ -3,7 +3,7 @@
 import re
 from xml.parsers import expat
 
-from domain.errors import ResultUnreadable
+from domain.errors.inference import ResultUnreadable
 
 _SHARED_STRING = re.compile(rb"<(?:[^\s<>/:]+:)?si[\s/>]")
 _PLACE = re.compile(r"([A-Za-z]*)([0-9]+)")

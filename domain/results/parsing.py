@@ -6,7 +6,7 @@ from typing import Annotated, Any, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from domain.errors import ResultUnreadable
+from domain.errors.inference import ResultUnreadable
 from domain.results.columns import HEADERS, JSON, PROB_PREFIX, Reader, plain, probability
 from domain.results.formats import fold, is_blank, read_table
 from domain.results.summary import Summary, summarise

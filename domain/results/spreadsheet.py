@@ -15,7 +15,7 @@ from typing import Any
 
 from python_calamine import CalamineError, CalamineSheet, CalamineWorkbook, SheetTypeEnum, SheetVisibleEnum
 
-from domain.errors import ResultUnreadable
+from domain.errors.inference import ResultUnreadable
 from domain.results.grid import column_number, grid_of, lengths_of_strings
 
 WORKBOOK = "xl/workbook.xml"

@@ -9,7 +9,7 @@ import time
 
 import uvicorn
 
-from domain.errors import BadSetting
+from domain.errors.neighbours import BadSetting
 from stack.ml.configuration import from_environ
 from stack.ml.service import create_app
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from domain.errors import BadSetting
+from domain.errors.neighbours import BadSetting
 
 Count = Annotated[int, msgspec.Meta(gt=0)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]

@@ -8,7 +8,7 @@ import structlog
 from psycopg import errors as pg
 from sqlalchemy import Connection, Row, exc, text
 
-from domain.errors import Conflict, NotFound
+from domain.errors.requests import Conflict, NotFound
 from domain.jobs import FINAL, RANKS, Event, Priority
 from storage.jobs import admission, inputs
 from storage.jobs.admission import COUNTED, lane

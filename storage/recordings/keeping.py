@@ -8,7 +8,8 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import Connection, select, text
 
-from domain.errors import NotFound, StorageUnavailable
+from domain.errors.neighbours import StorageUnavailable
+from domain.errors.requests import NotFound
 from domain.recordings.audio import MatchStatus, Recording
 from domain.recordings.mailboxes import MessageState, Skipped
 from storage.recordings.tables import recordings

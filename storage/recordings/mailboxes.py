@@ -8,7 +8,8 @@ import msgspec
 from msgspec import UNSET
 from sqlalchemy import Connection, Row, select, text
 
-from domain.errors import Invalid, MillraceError, NotFound
+from domain.errors import MillraceError
+from domain.errors.requests import Invalid, NotFound
 from domain.identity import new_id
 from domain.recordings.mailboxes import (
     AfterAction,

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from domain.errors import NotFound
+from domain.errors.requests import NotFound
 from domain.recordings.matching import Linked, Pair, nearest
 from storage.configuration import settings
 

@@ -6,7 +6,7 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import Connection, text
 
-from domain.errors import BodyTooLarge, Conflict
+from domain.errors.requests import BodyTooLarge, Conflict
 from storage import objects, quotas
 from storage.configuration import settings
 from storage.jobs.commands import NewJob

@@ -15,14 +15,9 @@ import msgspec
 import structlog
 from sqlalchemy import Connection, text
 
-from domain.errors import (
-    MillraceError,
-    ObjectMissing,
-    StorageQuotaExceeded,
-    StorageUnavailable,
-    UploadIncomplete,
-    UploadLocked,
-)
+from domain.errors import MillraceError
+from domain.errors.neighbours import ObjectMissing, StorageUnavailable
+from domain.errors.uploads import StorageQuotaExceeded, UploadIncomplete, UploadLocked
 from domain.files import SNIFF_BYTES, StoredObject, content_type_of, kind_of
 from domain.uploads import metadata, name_of, type_of
 from storage import discarding, files, objects, quotas

@@ -11,16 +11,8 @@ from uuid import UUID, uuid4
 import msgspec
 from sqlalchemy import text
 
-from domain.errors import (
-    BodyTooLarge,
-    Conflict,
-    NotFound,
-    UploadExpired,
-    UploadHeader,
-    UploadIsFinal,
-    UploadLocked,
-    UploadOffsetMismatch,
-)
+from domain.errors.requests import BodyTooLarge, Conflict, NotFound
+from domain.errors.uploads import UploadExpired, UploadHeader, UploadIsFinal, UploadLocked, UploadOffsetMismatch
 from domain.uploads import State
 from storage import quotas
 from storage.configuration import settings

@@ -7,7 +7,8 @@ from uuid import UUID
 import structlog
 from sqlalchemy import Connection, text
 
-from domain.errors import NotFound, UploadLocked
+from domain.errors.requests import NotFound
+from domain.errors.uploads import UploadLocked
 from storage import discarding
 from storage.database import autocommit
 from storage.uploads.receiving import Held

@@ -8,7 +8,8 @@ import msgspec
 from msgspec import UNSET
 from sqlalchemy import Connection, Row, text
 
-from domain.errors import Conflict, NotFound, TooManyWebhooks
+from domain.errors.requests import Conflict, NotFound
+from domain.errors.webhooks import TooManyWebhooks
 from domain.identity import new_id
 from domain.webhooks import (
     OLD_SECRET_SECONDS,

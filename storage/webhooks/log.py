@@ -6,7 +6,7 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import Connection, Row, text
 
-from domain.errors import NotFound
+from domain.errors.requests import NotFound
 from domain.identity import new_id
 from domain.webhooks import PING, Delivery, State, message_id
 

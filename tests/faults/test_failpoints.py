@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from domain.errors import BadSetting
+from domain.errors.neighbours import BadSetting
 from stack.up import ROOT
 from storage.failpoints import PLACES, VARIABLE, Armed, FailpointReached, armed, reached, read_rule
 from tests.client import User

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from domain.errors import NotFound
+from domain.errors.requests import NotFound
 from domain.identity import new_id
 from domain.recordings.calls import CallWithLegs, Direction
 from domain.recordings.mango import Kind

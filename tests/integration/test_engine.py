@@ -13,7 +13,9 @@ import pytest
 import redis
 from sqlalchemy import Connection, text
 
-from domain.errors import DatabaseUnavailable, MlUnavailable, StepFailed
+from domain.errors.inference import MlUnavailable
+from domain.errors.jobs import StepFailed
+from domain.errors.neighbours import DatabaseUnavailable
 from domain.pipelines import Context, Done, JobInStep, Outcome, Pipeline, ResultFile, Retry, Step, StepFunction, Wait
 from domain.settings import Settings
 from migrations.__main__ import upgrade

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 from sqlalchemy import text
 
-from domain.errors import DatabaseUnavailable, ObjectMissing, StorageUnavailable
+from domain.errors.neighbours import DatabaseUnavailable, ObjectMissing, StorageUnavailable
 from domain.files import StoredObject
 from domain.identity import new_id
 from stack.up import Stack, running

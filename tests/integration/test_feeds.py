@@ -14,7 +14,7 @@ from sqlalchemy import Connection, text
 from api.jobs import frames
 from api.jobs.hub import Hub
 from api.jobs.watch import Watch
-from domain.errors import Invalid
+from domain.errors.requests import Invalid
 from domain.jobs import Event
 from migrations.__main__ import upgrade
 from stack.up import Stack

@@ -9,7 +9,8 @@ import msgspec
 import pytest
 from sqlalchemy import text
 
-from domain.errors import MailboxUnreachable, StorageUnavailable
+from domain.errors.neighbours import StorageUnavailable
+from domain.errors.recordings import MailboxUnreachable
 from domain.identity import new_id
 from migrations.__main__ import upgrade
 from stack.imap import MailServer, serving

@@ -7,7 +7,8 @@ from uuid import UUID
 
 import pytest
 
-from domain.errors import MailboxDisabled, MailboxInsecure, MailboxLoginRefused, MailboxUnreachable, StepFailed
+from domain.errors.jobs import StepFailed
+from domain.errors.recordings import MailboxDisabled, MailboxInsecure, MailboxLoginRefused, MailboxUnreachable
 from domain.pipelines import Failed
 from migrations.__main__ import upgrade
 from stack.imap import MailServer, serving

@@ -11,7 +11,8 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from domain.errors import BodyTooLarge, ObjectMissing, StorageUnavailable
+from domain.errors.neighbours import ObjectMissing, StorageUnavailable
+from domain.errors.requests import BodyTooLarge
 from stack.up import running
 from storage import objects
 from tests.own_settings import forget, settings_of

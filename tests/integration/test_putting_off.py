@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from domain.errors import MlTimeout, MlUnavailable
+from domain.errors.inference import MlTimeout, MlUnavailable
 from domain.pipelines import Context, Done, Failed, JobInStep, Later, Outcome, Step, Wait
 from migrations.__main__ import upgrade
 from stack.up import Stack

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from sqlalchemy import text
 
-from domain.errors import DatabaseUnavailable, StorageUnavailable
+from domain.errors.neighbours import DatabaseUnavailable, StorageUnavailable
 from domain.files import StoredObject
 from domain.identity import new_id
 from migrations.__main__ import upgrade

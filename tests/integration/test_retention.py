@@ -9,7 +9,8 @@ import msgspec
 import pytest
 from sqlalchemy import text
 
-from domain.errors import NotFound, StorageUnavailable
+from domain.errors.neighbours import StorageUnavailable
+from domain.errors.requests import NotFound
 from migrations.__main__ import upgrade
 from stack.up import Stack
 from storage import idempotency, objects

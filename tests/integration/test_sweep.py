@@ -11,7 +11,8 @@ import pytest
 import redis
 from sqlalchemy import text
 
-from domain.errors import MlTimeout, PendingExpired
+from domain.errors.inference import MlTimeout
+from domain.errors.jobs import PendingExpired
 from migrations.__main__ import upgrade
 from stack.network import accepts
 from stack.up import Stack

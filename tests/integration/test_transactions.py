@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import Connection, text
 
-from domain.errors import DatabaseUnavailable
+from domain.errors.neighbours import DatabaseUnavailable
 from stack.up import Stack
 from storage.database import autocommit, transact, transaction
 

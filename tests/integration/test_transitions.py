@@ -11,7 +11,8 @@ import msgspec
 import pytest
 from sqlalchemy import Connection, text
 
-from domain.errors import MlFailed, MlUnavailable, StepFailed
+from domain.errors.inference import MlFailed, MlUnavailable
+from domain.errors.jobs import StepFailed
 from domain.identity import new_id
 from domain.pipelines import ResultFile
 from migrations.__main__ import upgrade

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from domain.errors import UploadLocked
+from domain.errors.uploads import UploadLocked
 from stack.up import Stack, running
 from storage.database import autocommit
 from storage.uploads import receiving

@@ -16,7 +16,9 @@ from sqlalchemy import text
 from standardwebhooks import Webhook as Standard
 from standardwebhooks.webhooks import WebhookVerificationError
 
-from domain.errors import Conflict, MlFailed, NotFound, TooManyWebhooks
+from domain.errors.inference import MlFailed
+from domain.errors.requests import Conflict, NotFound
+from domain.errors.webhooks import TooManyWebhooks
 from domain.identity import new_id
 from domain.webhooks import HookType, State, Webhook, WebhookChange, WebhookOrder, new_secret
 from migrations.__main__ import upgrade

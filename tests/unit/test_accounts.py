@@ -19,7 +19,8 @@ from litestar.testing import TestClient
 
 from api import problems, rates, security
 from domain.accounts import AccountChange, Principal, Registration, Role
-from domain.errors import Conflict, NotAuthenticated, NotFound, RateLimited
+from domain.errors.accounts import NotAuthenticated, RateLimited
+from domain.errors.requests import Conflict, NotFound
 from domain.identity import new_id
 from storage.accounts import Credentials
 from storage.configuration import settings

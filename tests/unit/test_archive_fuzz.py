@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from domain.archives import Limits, Listing, Member, Unpacking, dicom, inspect
 from domain.archives.deep import compare_local_headers
 from domain.archives.walking import HELD_BYTES, Walker, agrees, covers
-from domain.errors import ArchiveRefused, MemberDamaged, tree
+from domain.errors import tree
+from domain.errors.archives import ArchiveRefused, MemberDamaged
 from tests.unit.archive_corpus import CENTRAL, END, LOCAL, archive, deflated, described
 from tests.unit.archive_corpus import Member as Made
 from tests.unit.hostile_archives import Case, corpus

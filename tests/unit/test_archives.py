@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from domain import errors
 from domain.archives import Entry, Limits, Listing, check_local_headers, inspect, is_zip_name, looks_like_zip
+from domain.errors import archives as errors
+from domain.errors.neighbours import StorageUnavailable
 from tests.unit.archive_corpus import (
     END,
     LOCAL,
@@ -204,9 +205,9 @@ def test_a_storage_that_gives_less_than_it_promised_is_a_truncated_archive() -> 
 
 def test_what_the_storage_raises_passes_through() -> None:
     def read(start: int, length: int) -> bytes:
-        raise errors.StorageUnavailable
+        raise StorageUnavailable
 
-    with pytest.raises(errors.StorageUnavailable):
+    with pytest.raises(StorageUnavailable):
         inspect(read, 1000)
 
 

@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.errors import BadSetting, MalformedRequest, SignatureRefused
+from domain.errors.neighbours import BadSetting
+from domain.errors.recordings import SignatureRefused
+from domain.errors.requests import MalformedRequest
 from domain.identity import new_id
 from domain.recordings.calls import Direction, Leg, Outcome, Told
 from domain.recordings.folding import folded

@@ -4,7 +4,7 @@ import pytest
 
 from domain.archives import inspect
 from domain.archives.deep import WINDOW_BYTES, compare_local_headers
-from domain.errors import ArchiveHeaderMismatch, ArchiveHiddenEntries
+from domain.errors.archives import ArchiveHeaderMismatch, ArchiveHiddenEntries
 from tests.unit.archive_corpus import Counted, Member, archive, described
 
 

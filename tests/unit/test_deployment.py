@@ -17,7 +17,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from domain import settings
-from domain.errors import BadSetting
+from domain.errors.neighbours import BadSetting
 from domain.settings import DEFAULT_SECRETS, Settings
 from stack.ml import configuration as ml
 from stack.supervisor import read_procfile

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from domain.archives import Listing, inspect
-from domain.errors import ArchiveRefused
+from domain.errors.archives import ArchiveRefused
 from tests.unit.archive_corpus import DOS_MOMENT, U16, Counted, Member, archive, deflated, described, field_of
 from tests.unit.hostile_archives import corpus
 

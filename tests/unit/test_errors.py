@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from domain.errors import Conflict, MillraceError, NotFound, RateLimited, retold, tree
+from domain.errors import MillraceError, retold, tree
+from domain.errors.accounts import RateLimited
+from domain.errors.requests import Conflict, NotFound
 
 ERRORS = list(dict.fromkeys(tree()))
 

@@ -13,7 +13,8 @@ import pytest
 
 from domain.archives import Limits, Listing, inspect
 from domain.archives.shapes import shown
-from domain.errors import ArchiveAgainstPolicy, ArchiveRefused, tree
+from domain.errors import tree
+from domain.errors.archives import ArchiveAgainstPolicy, ArchiveRefused
 from tests.unit.archive_corpus import END, Counted, Member, archive
 from tests.unit.hostile_archives import Case, corpus
 
@@ -67,7 +68,7 @@ _JUDGE = """
 import re, sys, time
 from pathlib import Path
 from domain.archives import inspect
-from domain.errors import ArchiveRefused
+from domain.errors.archives import ArchiveRefused
 
 
 def peak():  # KiB; not ru_maxrss, which a process inherits from the one that started it

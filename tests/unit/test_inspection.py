@@ -7,7 +7,8 @@ import pytest
 
 from domain.archives import Summary, inspect
 from domain.archives.walking import Walker
-from domain.errors import ArchiveAgainstPolicy, ArchiveHeaderMismatch, Invalid
+from domain.errors.archives import ArchiveAgainstPolicy, ArchiveHeaderMismatch
+from domain.errors.requests import Invalid
 from domain.inference import PIPELINE
 from domain.jobs import Inspection
 from domain.pipelines import Done, InputFile, JobInStep, takes_nothing

@@ -15,7 +15,8 @@ from uuid import UUID
 
 import pytest
 
-from domain.errors import MillraceError, MlProtocolError, MlRejected, MlUnavailable
+from domain.errors import MillraceError
+from domain.errors.inference import MlProtocolError, MlRejected, MlUnavailable
 from domain.inference import Acceptance, Submission
 from workers import ml
 from workers.transport import seconds_of

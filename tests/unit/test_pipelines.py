@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.errors import BadSetting, Invalid, MlTimeout
+from domain.errors.inference import MlTimeout
+from domain.errors.neighbours import BadSetting
+from domain.errors.requests import Invalid
 from domain.modules import CORE, enabled, floor, known
 from domain.pipelines import Pipeline, Retry, Step, declared, named
 from domain.settings import Settings

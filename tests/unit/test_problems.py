@@ -14,15 +14,9 @@ from litestar.testing import TestClient
 import api.logs
 from api import problems
 from api.logs import RequestEnvelope
-from domain.errors import (
-    AlreadyTaken,
-    DatabaseUnavailable,
-    Forbidden,
-    Invalid,
-    NotAuthenticated,
-    NotFound,
-    RateLimited,
-)
+from domain.errors.accounts import AlreadyTaken, Forbidden, NotAuthenticated, RateLimited
+from domain.errors.neighbours import DatabaseUnavailable
+from domain.errors.requests import Invalid, NotFound
 
 SECRET = "postgresql://millrace:hunter2@db/millrace"
 

@@ -13,7 +13,7 @@ import xlsxwriter
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from domain.errors import ResultUnreadable
+from domain.errors.inference import ResultUnreadable
 from domain.results import Parsed, grid, parse, spreadsheet, to_xlsx
 from domain.results.formats import MAX_COLUMNS
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from domain.archives import Member, Unpacking, inspect
-from domain.errors import MemberDamaged
+from domain.errors.archives import MemberDamaged
 from tests.unit import archive_corpus
 from tests.unit.archive_corpus import Counted, archive, deflated
 

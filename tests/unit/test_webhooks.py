@@ -21,7 +21,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from domain import settings
 from domain.addresses import check_url, may_be_called, rules_of
-from domain.errors import BadSetting, HostUnknown, UrlRefused
+from domain.errors.neighbours import BadSetting
+from domain.errors.webhooks import HostUnknown, UrlRefused
 from domain.jobs import TERMINAL, EventType
 from domain.webhooks import ENDS, HookType, delays_of, message_id, new_secret, next_delay, signed
 from stack.up import ROOT

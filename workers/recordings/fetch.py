@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from uuid import UUID
 
-from domain.errors import MailboxLoginRefused, MailboxRefused, MailboxUnreachable
+from domain.errors.recordings import MailboxLoginRefused, MailboxRefused, MailboxUnreachable
 from domain.pipelines import Context, Done, Failed, JobInStep, Later, Outcome
 from domain.recordings.mail import Part
 from domain.recordings.mailboxes import Skipped

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import structlog
 
-from domain.errors import ObjectMissing
+from domain.errors.neighbours import ObjectMissing
 from domain.recordings.audio import AudioWarning
 from storage import objects
 from storage.configuration import settings

@@ -8,16 +8,16 @@ from uuid import UUID
 import structlog
 from sqlalchemy import Connection
 
-from domain.errors import (
+from domain.errors import MillraceError
+from domain.errors.jobs import StepFailed
+from domain.errors.recordings import (
     MailboxDisabled,
     MailboxInsecure,
     MailboxLoginRefused,
     MailboxRefused,
     MailboxUnreachable,
-    MillraceError,
-    StepFailed,
-    UrlRefused,
 )
+from domain.errors.webhooks import UrlRefused
 from domain.pipelines import Context, Done, Failed, JobInStep, Later, Outcome
 from domain.recordings.mail import Message
 from domain.recordings.mailboxes import DisabledReason, Skipped

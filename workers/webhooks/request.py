@@ -15,7 +15,7 @@ import httpx
 import msgspec
 
 from domain.addresses import check_url
-from domain.errors import HostUnknown, UrlRefused
+from domain.errors.webhooks import HostUnknown, UrlRefused
 from domain.webhooks import ANSWER_BYTES, LONGEST_RETRY_AFTER, Fault, Payload, signed
 from storage import addresses
 from storage.configuration import settings

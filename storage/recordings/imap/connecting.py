@@ -15,14 +15,8 @@ from typing import NoReturn
 
 from imapclient import IMAPClient, exceptions
 
-from domain.errors import (
-    HostUnknown,
-    MailboxInsecure,
-    MailboxLoginRefused,
-    MailboxRefused,
-    MailboxUnreachable,
-    UrlRefused,
-)
+from domain.errors.recordings import MailboxInsecure, MailboxLoginRefused, MailboxRefused, MailboxUnreachable
+from domain.errors.webhooks import HostUnknown, UrlRefused
 from domain.recordings.mailboxes import Auth, Security
 from storage import addresses
 from storage.configuration import settings

@@ -7,7 +7,8 @@ from typing import Any
 
 from imapclient import IMAPClient, exceptions
 
-from domain.errors import MailboxRefused, MillraceError
+from domain.errors import MillraceError
+from domain.errors.recordings import MailboxRefused
 from domain.recordings.mail import Message, fits, message_of
 from domain.recordings.mailboxes import AfterAction, Rules, Skipped
 from storage.recordings.imap.connecting import logged_in, translated
