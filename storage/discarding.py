@@ -21,8 +21,8 @@ def discard(keys: Sequence[str], *, below: str | None = None) -> bool:
         with objects.hurry():
             listed = objects.below(below) if below else []
             objects.delete([*keys, *listed])
-    except MillraceError as error:
-        _log.warning("objects_left_over", keys=list(keys), below=below, error=error.code)
+    except Exception as error:  # whatever it is: it must not hide what the clean-up is for
+        _log.warning("objects_left_over", keys=list(keys), below=below, error=_said(error))
         return False
     return True
 
@@ -33,7 +33,11 @@ def discard_multipart(key: str, upload_id: str, also: Sequence[str] = ()) -> boo
         with objects.hurry():
             objects.abort_multipart(key, upload_id)
             objects.delete(also)
-    except MillraceError as error:
-        _log.warning("objects_left_over", keys=[key, *also], upload_id=upload_id, error=error.code)
+    except Exception as error:
+        _log.warning("objects_left_over", keys=[key, *also], upload_id=upload_id, error=_said(error))
         return False
     return True
+
+
+def _said(error: Exception) -> str:
+    return error.code if isinstance(error, MillraceError) else repr(error)

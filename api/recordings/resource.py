@@ -4,7 +4,6 @@ from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
-import structlog
 from litestar import delete, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
@@ -12,17 +11,14 @@ from litestar.params import FromPath, QueryParameter
 from api.jobs.reading import owner_of
 from api.openapi.operation import documented
 from domain.accounts import Principal
-from domain.errors import MillraceError
 from domain.errors.requests import NotFound
 from domain.recordings.audio import MatchStatus, Recording, RecordingPage
 from domain.recordings.phones import normalised
-from storage import objects
+from storage import discarding
 from storage.database import autocommit
 from storage.recordings import keeping
 
 NO_RECORDING = NotFound(what="recording")
-
-_log = structlog.get_logger()
 
 
 @get("/recordings", tags=["recordings"], summary="Your recordings, newest first", sync_to_thread=True)
@@ -84,10 +80,7 @@ def delete_recording(recording_id: FromPath[UUID], principal: NamedDependency[Pr
     """With its audio. It is not fetched again; who has listened to it stays known."""
     with autocommit() as connection:
         key = keeping.delete(connection, recording_id, owner_of(principal))
-    try:
-        objects.delete([key])
-    except MillraceError:  # it is gone for its owner all the same; what is left costs only space, for a day
-        _log.warning("object_left_to_reconciliation", key=key)
+    discarding.discard([key])
 
 
 routes = [list_recordings, read_recording, delete_recording]

@@ -15,6 +15,7 @@ from domain.errors.neighbours import ObjectMissing, StorageUnavailable
 from domain.errors.requests import BodyTooLarge
 from stack.up import running
 from storage import objects
+from storage.objects import whole
 from tests.own_settings import forget, settings_of
 
 DATA = bytes(range(256)) * 40
@@ -80,7 +81,7 @@ def test_many_keys_are_deleted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     for key in keys:
         objects.put(key, b"x")
     assert objects.below(objects.result_prefix(job)) == keys
-    monkeypatch.setattr(objects, "DELETE_BATCH", 2)
+    monkeypatch.setattr(whole, "DELETE_BATCH", 2)
     objects.delete(keys)
     assert objects.below(objects.result_prefix(job)) == []
 
@@ -150,10 +151,11 @@ def test_a_forked_child_makes_a_client_of_its_own(key: str) -> None:
     program = f"""
 import os
 from storage import objects
+from storage.objects import connection
 mine = objects.client()
 if os.fork():
     raise SystemExit(os.waitstatus_to_exitcode(os.wait()[1]))
-assert objects._clients == {{}}
+assert connection._clients == {{}}
 assert objects.read({key!r}, 100000)
 os._exit(0)
 """

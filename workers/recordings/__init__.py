@@ -76,7 +76,6 @@ def _some(seconds: float) -> int:
     return len(keys)
 
 
-tasks = {"recordings.apply": apply}
 steps = {"poll": poll, "fetch": fetch, "match": match}
 tasks = {"recordings.apply": apply}
 schedule = {

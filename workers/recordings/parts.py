@@ -18,7 +18,7 @@ from domain.recordings.mail import Part
 from domain.recordings.mailboxes import Skipped
 from domain.recordings.names import read_call
 from domain.recordings.transfer import decoded
-from storage import objects
+from storage import discarding, objects
 from storage.configuration import settings
 from storage.database import autocommit
 from storage.recordings import keeping
@@ -138,7 +138,7 @@ def keep_part(
 
 
 def upload(key: str, source: IO[bytes], size: int, content_type: str, context: Context) -> None:
-    """An object of ``size`` bytes, in parts when it is long. Raises StorageUnavailable; nothing is left then."""
+    """An object of ``size`` bytes, in parts when it is long. Raises StorageUnavailable; nothing stays then."""
     if size <= PART_BYTES:
         objects.put(key, source.read(), content_type)
         return
@@ -150,5 +150,5 @@ def upload(key: str, source: IO[bytes], size: int, content_type: str, context: C
             etags.append(objects.upload_part(key, upload_id, len(etags) + 1, data))
         objects.complete_multipart(key, upload_id, etags)
     except BaseException:
-        objects.abort_multipart(key, upload_id)
+        discarding.discard_multipart(key, upload_id)
         raise

@@ -9,10 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from threading import BoundedSemaphore
 from types import TracebackType
 
-import structlog
-
 from domain.pipelines import Context, JobInStep
-from storage import objects
+from storage import discarding
 from storage.database import autocommit
 from storage.failpoints import reached
 from storage.recordings import keeping
@@ -22,8 +20,6 @@ from storage.recordings.messages import Claimed
 from workers.recordings.parts import Letter, keep_part
 
 THREADS = 4  # and so many messages beyond them at most on this machine
-
-_log = structlog.get_logger()
 
 
 class Storing:
@@ -82,8 +78,6 @@ class Storing:
 
 
 def _drop(new: Sequence[NewRecording]) -> None:
-    """Objects that nothing names; what cannot be deleted now, the reconciliation finds."""
-    try:
-        objects.delete([one.object_key for one in new])
-    except Exception as error:
-        _log.warning("objects_left_to_reconciliation", number=len(new), error=str(error))
+    """Objects that nothing names."""
+    if new:
+        discarding.discard([one.object_key for one in new])
