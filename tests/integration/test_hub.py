@@ -252,19 +252,20 @@ def test_what_pub_sub_has_lost_is_noticed_at_the_second_look() -> None:
 def test_looking_disturbs_no_stream_that_has_heard_everything() -> None:
     async def test() -> None:
         job = Job()
-        async with hub_running() as hub, hub.listen(job.channel) as subscription:
-            watch = Watch(hub)
-            await listening(hub, job, 1)
-            await watch.look()
-            await watch.look()
-            while await soon(subscription, 0.2):
-                pass
-            await asyncio.to_thread(job.attempt)
-            assert await soon(subscription, SOON)
-            assert await soon(subscription, SOON)
-            for _ in range(3):
+        async with hub_running() as hub:
+            with hub.listen(job.channel) as subscription:
+                watch = Watch(hub)
+                await listening(hub, job, 1)
                 await watch.look()
-            assert await soon(subscription, 0.2) is None
+                await watch.look()
+                while await soon(subscription, 0.2):
+                    pass
+                await asyncio.to_thread(job.attempt)
+                assert await soon(subscription, SOON)
+                assert await soon(subscription, SOON)
+                for _ in range(3):
+                    await watch.look()
+                assert await soon(subscription, 0.2) is None
 
     run(test())
 
@@ -276,22 +277,23 @@ def test_a_reader_that_does_not_read_is_cut_off_with_bounded_memory_and_holds_up
     async def test() -> None:
         job = Job()
         progress = msgspec.json.encode({"job_id": str(job.id), "type": "progress"})
-        async with hub_running() as hub, hub.listen(job.channel) as stalled, hub.listen(job.channel) as reading:
-            await listening(hub, job, 2)
-            heard = 0
-            while await soon(reading, 0.3):  # what subscribing itself has caused
-                pass
-            for _ in range(3 * QUEUE // 64):
-                await asyncio.to_thread(publish, job.channel, progress, 64)
-                while message := await soon(reading, 0.2):
-                    heard += isinstance(message, Told)
-                assert len(stalled._messages) <= QUEUE
-            assert heard == 3 * QUEUE // 64 * 64
-            rest = []
-            while message := await soon(stalled, 0.1):
-                rest.append(message)
-            assert any(isinstance(message, Ended) for message in rest)
-            assert len(rest) < QUEUE
+        async with hub_running() as hub:
+            with hub.listen(job.channel) as stalled, hub.listen(job.channel) as reading:
+                await listening(hub, job, 2)
+                heard = 0
+                while await soon(reading, 0.3):  # what subscribing itself has caused
+                    pass
+                for _ in range(3 * QUEUE // 64):
+                    await asyncio.to_thread(publish, job.channel, progress, 64)
+                    while message := await soon(reading, 0.2):
+                        heard += isinstance(message, Told)
+                    assert len(stalled._messages) <= QUEUE
+                assert heard == 3 * QUEUE // 64 * 64
+                rest = []
+                while message := await soon(stalled, 0.1):
+                    rest.append(message)
+                assert any(isinstance(message, Ended) for message in rest)
+                assert len(rest) < QUEUE
 
     run(test())
 
