@@ -47,7 +47,7 @@ async function enter() {
   account = await readAccount();
   shown = await panelsFor(account);
   find("account").hidden = false;
-  live.open();
+  live.open(account);
   dress();
   await show();
   recall(account.id);

@@ -3,7 +3,7 @@
 import { about, announce, button, bytes, element, percent, put, say, sayOf } from "./dom.js";
 import { card, isScheduled } from "./card.js";
 import { list } from "./http.js";
-import { changes, isFinal, know } from "./live.js";
+import { changes, isFinal, jobs, know } from "./live.js";
 import { lookAt } from "./job.js";
 import { again, goOnWith, hold, isSame, queue, sendings, stop, watchSendings } from "./sending.js";
 
@@ -217,7 +217,7 @@ function listing(heard) {
       for (const id of [...cards.keys()].filter(gone)) drop(id);
       for (const job of page.items) {
         know(job);
-        show(job);
+        if (jobs.has(job.id)) show(jobs.get(job.id));
       }
       if (after !== null || anew || oldest === undefined) oldest = page.next;
       more.hidden = !oldest;

@@ -1,6 +1,7 @@
 // The jobs this page knows, kept up to date by the stream of all of one's jobs.
 
-import { API, call, ended } from "./http.js";
+import { call, ended } from "./http.js";
+import { listen } from "./stream.js";
 
 // domain.jobs.EventType; an EventSource hears only the types it is told
 const TYPES = [
@@ -8,68 +9,69 @@ const TYPES = [
   "succeeded", "failed", "cancelled",
 ];
 const FINAL = ["succeeded", "failed", "cancelled"];
-const REOPEN_MS = 2000;
+const RANKS = { pending: 0, queued: 1, processing: 2 }; // all others are final
 const FOLLOW_MS = 1000;
 
 export const jobs = new Map();
 export const changes = new EventTarget(); // "job" with detail {job, before}, "gone" with detail id, "state", "reread"
 export let state = "closed"; // connecting, live, reconnecting
 
-let source = null;
-let last = "";
-let timer = 0;
+let leave = () => {};
+const gone = new Set(); // ids never come back, but answers about them may come late
 let generation = 0; // of the session: what was asked for in an earlier one is not for this one
 
 export const isFinal = (job) => FINAL.includes(job.status);
 
+// Answers come in any order: what is known of a job only moves forward.
 export function know(job) {
   const before = jobs.get(job.id) ?? null;
-  jobs.set(job.id, job);
-  changes.dispatchEvent(new CustomEvent("job", { detail: { job, before } }));
+  if (gone.has(job.id) || (before && isOlder(job, before))) return;
+  const now = before ? ahead(job, before) : job;
+  jobs.set(job.id, now);
+  changes.dispatchEvent(new CustomEvent("job", { detail: { job: now, before } }));
+}
+
+const rank = (job) => RANKS[job.status] ?? 3;
+
+function isOlder(job, known) {
+  if (rank(job) !== rank(known)) return rank(job) < rank(known);
+  return instant(job.updated_at) < instant(known.updated_at);
+}
+
+// To the microsecond, as text: a Date knows milliseconds, and a job goes on within one.
+const instant = (text) => text.replace(/(:\d\d)Z$/, "$1.000000Z");
+
+// A percentage is told before it is stored, and with it what the step says.
+function ahead(job, known) {
+  if (isFinal(job) || job.progress >= known.progress) return job;
+  const { progress, message, eta_seconds } = known;
+  return job.stage === known.stage ? { ...job, progress, message, eta_seconds } : { ...job, progress };
 }
 
 export function forget(id) {
+  gone.add(id);
   jobs.delete(id);
   changes.dispatchEvent(new CustomEvent("gone", { detail: id }));
 }
 
-export function open() {
-  clearTimeout(timer);
-  source?.close();
-  become(last ? "reconnecting" : "connecting");
-  source = new EventSource(`${API}/events${last ? `?after=${encodeURIComponent(last)}` : ""}`);
-  const here = source;
-  for (const type of TYPES) source.addEventListener(type, (message) => heard(message));
-  source.addEventListener("open", () => {
-    become("live");
-    changes.dispatchEvent(new Event("reread"));
-  });
-  source.addEventListener("error", () => {
-    become("reconnecting");
-    // it comes back by itself after a broken connection, and gives up after an answer that is no stream
-    if (here.readyState === EventSource.CLOSED) timer = setTimeout(reopen, REOPEN_MS);
-  });
+export function open(account) {
+  leave();
+  leave = listen(account.id, { types: TYPES, heard, became: become, opened: reread });
 }
 
 export function close() {
-  clearTimeout(timer);
-  source?.close();
-  source = null;
-  last = "";
+  leave();
+  leave = () => {};
   generation += 1;
   jobs.clear();
+  gone.clear();
   become("closed");
 }
 
-async function reopen() {
-  const here = generation;
-  try {
-    await call("GET", "/auth/me"); // says whether it was the session that ended
-  } catch (error) {
-    if (here === generation && error.status !== 401) timer = setTimeout(reopen, REOPEN_MS);
-    return;
-  }
-  if (here === generation) open();
+function reread(resumed) {
+  changes.dispatchEvent(new Event("reread"));
+  if (resumed) return;
+  for (const job of jobs.values()) if (!isFinal(job)) refresh(job.id);
 }
 
 function become(now) {
@@ -78,9 +80,8 @@ function become(now) {
   changes.dispatchEvent(new Event("state"));
 }
 
-async function heard(message) {
-  last = message.lastEventId || last;
-  const event = JSON.parse(message.data);
+async function heard(data) {
+  const event = JSON.parse(data);
   const known = jobs.get(event.job_id);
   // its file may have come with this event
   if (!known || FINAL.includes(event.type) || (known.status === "pending" && known.file === null)) {
@@ -104,7 +105,7 @@ async function heard(message) {
 // What was read of the job after the event knows better. Percentages carry a worker's clock, all else the database's.
 function isStale(event, known) {
   if (event.type === "progress") return event.data.progress < known.progress;
-  return Date.parse(event.at) < Date.parse(known.updated_at);
+  return instant(event.at) < instant(known.updated_at);
 }
 
 // A job that is another account's, of which the stream does not tell: read until it has ended, or ``closed``. A stream
