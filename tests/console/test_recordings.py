@@ -16,16 +16,15 @@ import pytest
 from stack.exchange import Exchange, inbound_call
 from stack.imap import MailServer, serving
 from stack.recordings import speech
-from stack.up import Stack, running
-from tests.brokers import broker_env
+from stack.up import Stack
 from tests.browser import Visitor
-from tests.client import User
+from tests.client import ADMIN, User
 from tests.console.test_reading import RUN_AXE, UNNAMED
 from tests.console.world import PASSWORD
 from tests.mailbox_corpus import sound
 from tests.receiver import until
+from tests.recordings_house import fetched, folder_with, kept, recordings_house, watched
 
-ADMIN = {"username": "root.admin", "password": "an admin of the tests"}
 CALLER, LINE, ELSE = "79161234567", "74951234567", "79990000001"
 OWNER = "owner.of.recordings"
 BEGAN = datetime(2025, 9, 15, 8, 0, tzinfo=UTC)
@@ -62,25 +61,14 @@ def mail(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MailServer]:
 
 @pytest.fixture(scope="module")
 def house(browser: Any, mail: MailServer) -> Iterator[Stack]:
-    env = {
-        "ADMIN_USERNAME": ADMIN["username"],
-        "ADMIN_PASSWORD": ADMIN["password"],
-        "MANGO_API_KEY": "key",
-        "MANGO_API_SALT": "salt",
-        "SWEEP_SECONDS": "0.5",
-        "RECORDING_LISTEN_SECONDS": "1",
-        "RECORDING_SPEECH_SECONDS": "20",
-        **mail.settings(),
-        **broker_env(),
-    }
-    with running(env=env, only=["api", "worker", "sweeper", "beat"]) as stack:
+    env = {"MANGO_API_KEY": "key", "MANGO_API_SALT": "salt", "RECORDING_SPEECH_SECONDS": "20"}
+    with recordings_house(mail, env) as stack:
         yield stack
 
 
 @pytest.fixture(scope="module")
 def admin(house: Stack) -> Iterator[User]:
-    answer = httpx.post(f"{house.url}/api/v1/auth/login", json=ADMIN, trust_env=False).raise_for_status()
-    with User(house.url, answer.json()["access_token"]) as user:
+    with User.admin(house.url) as user:
         yield user
 
 
@@ -93,31 +81,16 @@ def mailbox(house: Stack, mail: MailServer, admin: User) -> str:
     for caller, at in calls:
         for kind, message in inbound_call(caller, LINE, at, rings=1, talk_seconds=75):
             exchange.send(kind, message).raise_for_status()
-    with mail.client() as client:
-        client.create_folder("calls")
-        for number in range(MANY):
-            client.append("calls", letter(BEGAN - timedelta(days=1, minutes=number), sound(number), "79030000000"))
-        client.append("calls", letter(BEGAN, b"MZ this is a program", name="program.wav"))
-        client.append("calls", letter(HAND, long()))
-        client.append("calls", letter(BEGAN, speech(12)))
+    many = [letter(BEGAN - timedelta(days=1, minutes=one), sound(one), "79030000000") for one in range(MANY)]
+    program = letter(BEGAN, b"MZ this is a program", name="program.wav")
+    folder_with(mail, "calls", *many, program, letter(HAND, long()), letter(BEGAN, speech(12)))
     account = {"username": OWNER, "password": PASSWORD}
     owner = httpx.post(f"{house.url}/api/v1/auth/register", json=account, trust_env=False).raise_for_status().json()
-    order = {**mail.order(), "folder": "calls", "poll_seconds": 86400, "owner_id": owner["id"]}
-    made = admin.http.post("/mailboxes", json=order).raise_for_status().json()
-    (job,) = (
-        admin.http.post("/recordings/download", params={"mailbox_id": made["id"]}).raise_for_status().json()["jobs"]
-    )
-    assert admin.finished(job["id"])["status"] == "succeeded"
+    mailbox_id = watched(admin, mail, "calls", owner_id=owner["id"])
+    assert fetched(admin, mailbox_id)["status"] == "succeeded"
     until(lambda: len(kept(admin)) == MANY + 3 and all(one["listened"] for one in kept(admin)), 30)
     until(lambda: admin.http.get("/recordings", params={"status": "matched"}).json()["items"])
-    return str(made["id"])
-
-
-def kept(admin: User) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = (
-        admin.http.get("/recordings", params={"limit": 100}).raise_for_status().json()["items"]
-    )
-    return found
+    return mailbox_id
 
 
 def window(browser: Any, house: Stack, name: str, password: str = PASSWORD, **options: Any) -> Visitor:

@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -17,10 +16,10 @@ import pytest
 import redis
 from sqlalchemy import Engine, create_engine, text
 
-from stack.network import free_port
 from stack.up import running
 from storage.accounts import accounts, hasher
 from storage.database import metadata
+from tests.api_process import ApiProcess, api_process
 
 PASSWORD = "correct horse battery"
 Call = Callable[..., httpx.Response]
@@ -29,39 +28,9 @@ Call = Callable[..., httpx.Response]
 class Server:
     """The API as a process of its own, and what stands behind it."""
 
-    def __init__(self, environ: dict[str, str], folder: Path, port: int) -> None:
-        self.url = f"http://127.0.0.1:{port}"
-        self.log = folder / "api.log"
-        self.environ = environ
-        url = environ["DATABASE_URL"].replace("postgresql://", "postgresql+psycopg://")
-        self.database: Engine = create_engine(url)
-        self.redis = redis.Redis.from_url(environ["REDIS_URL"])
-        words = ["-m", "uvicorn", "--factory", "api.app:create_app", "--port", str(port)]
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-W", "error", *words, "--no-server-header", "--no-access-log"],
-                env=environ,
-                stderr=log,
-                stdout=log,
-            )
-        self._wait()
-
-    def _wait(self) -> None:
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline and self.process.poll() is None:
-            try:
-                httpx.get(f"{self.url}/health/live", timeout=1)
-            except httpx.TransportError:
-                time.sleep(0.1)
-            else:
-                return
-        pytest.fail(f"the API did not start:\n{self.log.read_text()}")
-
-    def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait(10)
-        self.database.dispose()
-        self.redis.close()
+    def __init__(self, api: ApiProcess, environ: dict[str, str], database: Engine, redis: "redis.Redis") -> None:
+        self.url, self.log = api.url, api.log
+        self.environ, self.database, self.redis = environ, database, redis
 
     def lines(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
@@ -105,12 +74,12 @@ def refused(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with running(servers_only=True, migrate=False) as stack:
         environ = {**os.environ, **stack.env, "LOG_FORMAT": "json"}
-        engine = create_engine(environ["DATABASE_URL"].replace("postgresql://", "postgresql+psycopg://"))
-        metadata.create_all(engine, tables=[accounts])
-        engine.dispose()
-        server = Server(environ, tmp_path_factory.mktemp("api"), free_port())
-        yield server
-        server.stop()
+        database = create_engine(environ["DATABASE_URL"].replace("postgresql://", "postgresql+psycopg://"))
+        metadata.create_all(database, tables=[accounts])
+        log = tmp_path_factory.mktemp("api") / "api.log"
+        with redis.Redis.from_url(environ["REDIS_URL"]) as connection, api_process(environ, log) as api:
+            yield Server(api, environ, database, connection)
+        database.dispose()
 
 
 @pytest.fixture(autouse=True)

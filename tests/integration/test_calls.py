@@ -26,6 +26,7 @@ from stack.up import Stack
 from storage import gauges
 from storage.database import autocommit, transaction
 from storage.recordings import calls, mango, matching
+from tests.job_rows import account
 from workers.recordings.mango import apply, apply_all, apply_waiting
 from workers.recordings.matching import retry_unmatched
 
@@ -97,16 +98,6 @@ def everything() -> dict[str, Any]:
         for one in found
         if one is not None
     }
-
-
-def account() -> UUID:
-    owner = new_id()
-    with autocommit() as connection:
-        connection.execute(
-            text("INSERT INTO accounts (id, username, password_hash) VALUES (:id, :name, 'x')"),
-            {"id": owner, "name": f"u{owner}"},
-        )
-    return owner
 
 
 def recorded(

@@ -2,14 +2,12 @@
 
 import asyncio
 import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import aclosing, asynccontextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -23,13 +21,13 @@ from api.jobs.hub import QUEUE, Ended, Hub, Message, Subscription, Told
 from api.jobs.watch import Watch
 from domain.pipelines import ResultFile
 from migrations.__main__ import upgrade
-from stack.network import free_port
-from stack.up import ROOT, Stack
+from stack.up import Stack
 from storage import events
 from storage.configuration import settings
 from storage.database import autocommit
 from storage.jobs import transitions
 from tests import job_rows
+from tests.api_process import ApiProcess, api_process
 from tests.client import User
 
 SOON = 13.0  # below the 15 s after which a stream looks for itself, and long enough for a busy machine
@@ -391,31 +389,9 @@ def test_the_stream_of_a_deleted_job_ends() -> None:
 
 
 @pytest.fixture
-def api(in_process: Stack) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    options = f"--factory --port {port} --timeout-graceful-shutdown 8 --no-access-log".split()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "uvicorn", "api.app:create_app", *options],
-        env={**os.environ, **in_process.env, "PUBLIC_URL": url},
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                httpx.get(f"{url}/health/live", trust_env=False)
-                break
-            except httpx.TransportError:
-                assert process.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
-        yield url, process
-    finally:
-        process.kill()
-        process.wait(10)
+def api(in_process: Stack, tmp_path: Path) -> Iterator[ApiProcess]:
+    with api_process({**os.environ, **in_process.env}, tmp_path / "api.log") as api:
+        yield api
 
 
 def channel_subscribers(job_id: str) -> int:
@@ -431,13 +407,13 @@ def wait_for(condition: Callable[[], bool], seconds: float = SOON) -> None:
         time.sleep(0.02)
 
 
-def test_clients_that_vanish_leave_no_subscription_behind(api: tuple[str, "subprocess.Popen[bytes]"]) -> None:
-    with User(api[0]) as user:
+def test_clients_that_vanish_leave_no_subscription_behind(api: ApiProcess) -> None:
+    with User(api.url) as user:
         job_id = user.http.post("/jobs", json={"title": "waits"}).json()["id"]
         clients = [httpx.Client(headers=user.http.headers, trust_env=False) for _ in range(5)]
         followed = []
         for client in clients:
-            request = client.build_request("GET", f"{api[0]}/api/v1/jobs/{job_id}/events")
+            request = client.build_request("GET", f"{api.url}/api/v1/jobs/{job_id}/events")
             followed.append(client.send(request, stream=True).iter_raw())
             assert next(followed[-1])
         wait_for(lambda: channel_subscribers(job_id) == 1)
@@ -446,14 +422,13 @@ def test_clients_that_vanish_leave_no_subscription_behind(api: tuple[str, "subpr
         wait_for(lambda: channel_subscribers(job_id) == 0)
 
 
-def test_sigterm_ends_open_streams_and_the_server_quickly(api: tuple[str, "subprocess.Popen[bytes]"]) -> None:
-    url, process = api
-    with User(url) as user:
+def test_sigterm_ends_open_streams_and_the_server_quickly(api: ApiProcess) -> None:
+    with User(api.url) as user:
         job_id = user.http.post("/jobs", json={"title": "waits"}).json()["id"]
         ended: list[str] = []
 
         def follow() -> None:
-            with User(url, user.http.headers["Authorization"].removeprefix("Bearer ")) as reader:
+            with User(api.url, user.http.headers["Authorization"].removeprefix("Bearer ")) as reader:
                 ended.extend(event.type for event in reader.events(job_id))
 
         followed = [threading.Thread(target=follow) for _ in range(3)]
@@ -461,8 +436,8 @@ def test_sigterm_ends_open_streams_and_the_server_quickly(api: tuple[str, "subpr
             thread.start()
         wait_for(lambda: ended == ["created"] * 3 and channel_subscribers(job_id) == 1)
         began = time.monotonic()
-        process.send_signal(signal.SIGTERM)
-        process.wait(10)
+        api.process.terminate()
+        api.process.wait(10)
         took = time.monotonic() - began
         for thread in followed:
             thread.join(5)
@@ -470,8 +445,8 @@ def test_sigterm_ends_open_streams_and_the_server_quickly(api: tuple[str, "subpr
     assert not any(thread.is_alive() for thread in followed)
 
 
-def test_a_position_that_cannot_be_is_no_reason_to_fall_silent(api: tuple[str, "subprocess.Popen[bytes]"]) -> None:
-    with User(api[0]) as user:
+def test_a_position_that_cannot_be_is_no_reason_to_fall_silent(api: ApiProcess) -> None:
+    with User(api.url) as user:
         job_id = user.http.post("/jobs", json={"title": "waits"}).json()["id"]
         for position in (b"x", b"-1", b"1.5", b"9" * 20, b"\xb2"):  # the last one is a digit, but no number: ²
             answer = user.http.get(f"/jobs/{job_id}/events", headers={b"Last-Event-ID": position})

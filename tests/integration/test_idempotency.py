@@ -2,14 +2,12 @@
 
 import http.client
 import os
-import signal
-import subprocess
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,9 +18,9 @@ import psycopg
 import pytest
 from sqlalchemy import create_engine, text
 
-from stack.network import answers, free_port
 from stack.up import Stack
 from storage import idempotency
+from tests.api_process import ApiProcess, api_process
 from tests.client import User
 
 Rows = psycopg.Connection[dict[str, Any]]
@@ -400,30 +398,9 @@ def slow_upload() -> Iterator[Begin]:
         yield begin
 
 
-@contextmanager
-def second_api(scripted: Stack, **changes: str) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
-    """Another API process on the same servers: its URL and itself."""
-    program = scripted.processes["api"].program
-    log = (scripted.data_dir / "second-api.log").open("ab")
-    for _ in range(3):  # somebody else may take the port before it does
-        port = free_port()
-        process = subprocess.Popen(
-            program.argv, env={**program.env, **changes, "PORT": str(port)}, cwd=program.cwd, stdout=log, stderr=log
-        )
-        until(lambda: process.poll() is not None or answers(port, "/health/live"), 30)  # noqa: B023  # called at once
-        if process.poll() is None:
-            break
-    try:
-        assert process.poll() is None, (scripted.data_dir / "second-api.log").read_text()[-2000:]
-        yield f"http://127.0.0.1:{port}", process
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(15)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        log.close()
+def second_api(scripted: Stack) -> AbstractContextManager[ApiProcess]:
+    """Another API process on the same servers."""
+    return api_process(scripted.processes["api"].program.env, scripted.data_dir / "second-api.log")
 
 
 def test_while_the_first_is_in_flight_the_second_waits_however_long_the_upload_takes(
@@ -463,8 +440,8 @@ def test_of_twenty_at_once_on_two_processes_one_makes_the_job(
             start.wait()
             return job_with_file(user, key, b"a word")
 
-    with second_api(scripted) as (url, _), ThreadPoolExecutor(20) as pool:
-        answers = list(pool.map(send, [scripted.url, url] * 10))
+    with second_api(scripted) as second, ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(send, [scripted.url, second.url] * 10))
         last = send_until_answered(lambda: job_with_file(scripted_user, key, b"a word"))
     counted = Counter((answer.status_code, "Idempotency-Replayed" in answer.headers) for answer in answers)
     assert counted[202, False] == 1, counted
@@ -490,11 +467,11 @@ def send_until_answered(send: Callable[[], httpx.Response], seconds: float = LEA
 def test_a_process_killed_between_claim_and_commit_leaves_the_key_to_the_retry(
     scripted: Stack, scripted_user: User, rows: Rows, key: str, path: str, slow_upload: Begin
 ) -> None:
-    with second_api(scripted) as (url, process):
-        slow_upload(url, scripted_user, key, path)
+    with second_api(scripted) as second:
+        slow_upload(second.url, scripted_user, key, path)
         until(lambda: record(rows, key))
-        process.kill()
-        process.wait()
+        second.process.kill()
+        second.process.wait()
     killed = time.monotonic()
     assert outcome(again(scripted_user, key, path)) == IN_FLIGHT
     retried = send_until_answered(lambda: again(scripted_user, key, path))
@@ -508,12 +485,12 @@ def test_a_process_killed_between_claim_and_commit_leaves_the_key_to_the_retry(
 def test_an_answer_that_was_lost_after_the_commit_is_given_by_the_retry(
     scripted: Stack, scripted_user: User, rows: Rows, key: str, slow_upload: Begin
 ) -> None:
-    with second_api(scripted) as (url, process):
-        slow = slow_upload(url, scripted_user, key)
+    with second_api(scripted) as second:
+        slow = slow_upload(second.url, scripted_user, key)
         slow.send_rest()
         until(lambda: (record(rows, key) or {}).get("state") == "done")
-        process.kill()
-        process.wait()
+        second.process.kill()
+        second.process.wait()
     (job,) = rows.execute("SELECT id FROM jobs WHERE title = %s", (key,)).fetchall()
     retried = again(scripted_user, key)
     assert (retried.status_code, retried.json()["id"]) == (202, str(job["id"]))

@@ -31,12 +31,7 @@ from workers.files import reconcile
 @pytest.fixture(scope="module", autouse=True)
 def owner(in_process: Stack) -> UUID:
     upgrade()
-    owner = new_id()
-    with autocommit() as connection:
-        connection.execute(
-            text("INSERT INTO accounts (id, username, password_hash) VALUES (:id, 'anna', 'x')"), {"id": owner}
-        )
-    return owner
+    return job_rows.account()
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,6 @@ from standardwebhooks.webhooks import WebhookVerificationError
 from domain.errors.inference import MlFailed
 from domain.errors.requests import Conflict, NotFound
 from domain.errors.webhooks import TooManyWebhooks
-from domain.identity import new_id
 from domain.webhooks import HookType, State, Webhook, WebhookChange, WebhookOrder, new_secret
 from migrations.__main__ import upgrade
 from stack.up import Stack
@@ -28,6 +27,7 @@ from storage.database import autocommit, engine, transaction
 from storage.jobs import transitions
 from storage.webhooks import deliveries, endpoints, feed, log, sealing
 from tests import job_rows
+from tests.job_rows import account
 from tests.own_settings import settings_of
 from tests.receiver import Receiver
 from workers import webhooks
@@ -85,16 +85,6 @@ def run(sent: list[tuple[str, str]]) -> int:
     for message in taken:
         deliver(*message)
     return len(taken)
-
-
-def account() -> UUID:
-    owner = new_id()
-    with autocommit() as connection:
-        connection.execute(
-            text("INSERT INTO accounts (id, username, password_hash) VALUES (:id, :name, 'x')"),
-            {"id": owner, "name": f"u{owner}"},
-        )
-    return owner
 
 
 def owner_of(job_id: UUID) -> UUID:
