@@ -10,7 +10,7 @@ TESTS  ?= tests/faults/test_short_chaos.py tests/integration tests/unit
 # the ways in and out beside the main job: a target of their own keeps `make test` under five minutes
 MORE    = tests/console $(addprefix tests/integration/test_,cli.py client.py demo.py digests.py direct.py equal_files.py \
 	inspections.py member_memory.py members.py quotas.py quotas_resumable.py redirects.py rough_streams.py sessions.py \
-	slow_clients.py tus_clients.py tus_delete.py tus_head.py tus_interrupted.py tus_killed.py tus_options.py tus_patch.py \
+	slow_clients.py upload_places.py tus_clients.py tus_delete.py tus_head.py tus_interrupted.py tus_killed.py tus_options.py tus_patch.py \
 	tus_post.py upload_memory.py webhooks.py webhooks_live.py)
 # and what stands beside the core: a module's own tests
 RECORDINGS = tests/console/test_recordings.py $(addprefix tests/integration/test_,calls.py calls_retention.py \
