@@ -24,7 +24,7 @@ from tests import job_rows
 from tests.api_process import api_process
 from tests.client import User
 from tests.forgetful_redis import ForgetfulRedis
-from tests.integration.test_hub import Job, channel_subscribers, until, wait_for
+from tests.streamed_jobs import Job, channel_subscribers, until, wait_for
 
 MIB = 1024**2
 RECONNECTS = 1000
