@@ -210,7 +210,7 @@ def test_a_row_that_hangs_is_not_waited_for_long(owner: UUID) -> None:
         began = time.monotonic()
         with pytest.raises(DatabaseUnavailable):
             reconcile()
-        assert time.monotonic() - began < 2, "whoever writes files waits behind the sweep"
+        assert time.monotonic() - began < 5, "whoever writes files waits behind the sweep"
     reconcile()
     assert objects.below("inputs/") == [key]
 
