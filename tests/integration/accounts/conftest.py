@@ -25,10 +25,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         with redis.Redis.from_url(environ["REDIS_URL"]) as connection, api_process(environ, log) as api:
             server = Server(api, environ, database, connection)
             yield server
-            assert server.lines()
-            assert [line for line in server.lines() if line["level"] in ("error", "critical")] == []
-            assert "Traceback" not in server.log.read_text()
         database.dispose()
+    assert server.lines()
+    assert [line for line in server.lines() if line["level"] in ("error", "critical")] == []
+    assert "Traceback" not in log.read_text()
 
 
 @pytest.fixture(autouse=True)

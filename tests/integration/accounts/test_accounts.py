@@ -12,8 +12,6 @@ from sqlalchemy import text
 from storage.accounts import accounts
 from tests.account_server import PASSWORD, Server, User, login, new_name, refused
 
-# ---------------------------------------------------------------- accounts
-
 
 def test_a_user_sees_itself_and_nobody_else(server: Server) -> None:
     one, other = User(server), User(server)

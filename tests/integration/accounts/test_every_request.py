@@ -9,8 +9,6 @@ from sqlalchemy import text
 
 from tests.account_server import Server, User
 
-# ---------------------------------------------------------------- what surrounds every request
-
 
 def test_health_says_how_the_neighbours_are(server: Server) -> None:
     assert httpx.get(f"{server.url}/health").json()["name"] == "millrace"

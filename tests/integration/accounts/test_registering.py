@@ -10,8 +10,6 @@ from sqlalchemy import text
 from storage.accounts import hasher
 from tests.account_server import PASSWORD, Call, Server, User, login, new_name, refused
 
-# ---------------------------------------------------------------- registering and logging in
-
 
 def test_registering_answers_the_account_and_where_it_is(register: Call, server: Server) -> None:
     name = new_name()
