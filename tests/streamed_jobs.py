@@ -11,8 +11,9 @@ import redis
 
 from api.jobs import frames
 from api.jobs.hub import Hub, Message, Subscription
+from domain.accounts import Principal
 from domain.pipelines import ResultFile
-from storage import events
+from storage import accounts, events
 from storage.configuration import settings
 from storage.database import autocommit
 from storage.jobs import transitions
@@ -47,12 +48,19 @@ def run(test: Coroutine[Any, Any, None]) -> None:
     asyncio.run(limited())
 
 
+def reader_of(job_id: UUID) -> Principal:
+    """Its owner."""
+    (owner,) = accounts.principals([job_rows.row(job_id)["owner_id"]])
+    return owner
+
+
 class Job:
     """A job that is moved on as a worker would, event by event."""
 
     def __init__(self) -> None:
         self.id = job_rows.queued()
         self.channel = events.channel(self.id)
+        self.reader = reader_of(self.id)
 
     def attempt(self, *, announced: bool = True) -> None:
         """Two events."""
@@ -82,7 +90,7 @@ async def numbers(hub: Hub, job_id: UUID, seen: int = 0) -> list[int]:
 
 
 async def ids(hub: Hub, job_id: UUID, seen: int = 0) -> AsyncIterator[int]:
-    async with aclosing(frames.of_job(hub, job_id, seen)) as source:
+    async with aclosing(frames.of_job(hub, reader_of(job_id), job_id, seen)) as source:
         async for frame in source:
             if frame.place and frame.type:
                 yield int(frame.place)

@@ -18,7 +18,7 @@ from domain.errors.requests import Invalid
 from domain.jobs import Event
 from migrations.__main__ import upgrade
 from stack.up import Stack
-from storage import feeds
+from storage import accounts, feeds
 from storage.database import autocommit, engine
 from storage.jobs import transitions
 from tests import job_rows
@@ -160,9 +160,10 @@ async def followed(
     told: list[tuple[str | None, Place]],
     begun: asyncio.Event | None = None,
 ) -> None:
-    async with aclosing(frames.of_owner(hub, owner, position)) as source:
+    (reader,) = accounts.principals([owner])
+    async with aclosing(frames.of_owner(hub, reader, position)) as source:
         async for frame in source:
-            if begun:
+            if begun and frame.place:
                 begun.set()
             if frame.type is not None:
                 event = msgspec.json.decode(frame.data, type=Event)

@@ -150,7 +150,7 @@ def test_looking_disturbs_no_stream_that_has_heard_everything() -> None:
     async def test() -> None:
         job = Job()
         async with hub_running() as hub:
-            with hub.listen(job.channel) as subscription:
+            with hub.listen(job.channel, job.reader) as subscription:
                 watch = Watch(hub)
                 await listening(hub, job, 1)
                 await watch.look()

@@ -44,7 +44,7 @@ def test_a_reader_that_does_not_read_is_cut_off_with_bounded_memory_and_holds_up
         job = Job()
         progress = msgspec.json.encode({"job_id": str(job.id), "type": "progress"})
         async with hub_running() as hub:
-            with hub.listen(job.channel) as stalled, hub.listen(job.channel) as reading:
+            with hub.listen(job.channel, job.reader) as stalled, hub.listen(job.channel, job.reader) as reading:
                 await listening(hub, job, 2)
                 heard = 0
                 assert isinstance(await soon(reading, SOON), Reread), "subscribing itself has caused it"
