@@ -21,7 +21,8 @@ from storage.database import autocommit, transaction
 from storage.recordings import keeping, messages
 from tests import dovecot
 from tests.faults.proxy import Proxy
-from tests.mail_visits import Heedful, account, mailbox_of, ordered, polled, rows, visited
+from tests.job_rows import account
+from tests.mail_visits import Heedful, mailbox_of, ordered, polled, rows, visited
 from tests.mailbox_corpus import Letter, digest, letters, sound, wanted
 from tests.own_settings import settings_of
 from workers import files, recordings
