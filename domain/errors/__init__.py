@@ -15,6 +15,8 @@ from pkgutil import iter_modules
 from string import Formatter
 from typing import Any, ClassVar
 
+from domain.errors import reasons
+
 # What becomes of an upload that ShuttingDown or UploadTooSlow cuts off
 NOTHING_KEPT = "nothing was kept, send it again"
 BEGINNING_KEPT = "what came is kept, ask where it stands and go on from there"
@@ -42,8 +44,10 @@ _RUSSIAN = {
 }
 
 
-def _in_russian(value: Any) -> Any:
-    return _RUSSIAN.get(value, value) if isinstance(value, str) else value
+def _in_russian(name: str, value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    return reasons.in_russian(value) if name == "reason" else _RUSSIAN.get(value, value)
 
 
 class MillraceError(Exception):
@@ -64,7 +68,7 @@ class MillraceError(Exception):
     def message(self, language: str = "en") -> str:
         details = {"field": self.field, **self.details}
         if language == "ru":
-            return type(self).ru.format_map({name: _in_russian(value) for name, value in details.items()})
+            return type(self).ru.format_map({name: _in_russian(name, value) for name, value in details.items()})
         return (type(self).__doc__ or "").strip().format_map(details)
 
     def __str__(self) -> str:
@@ -86,7 +90,9 @@ def retold(code: str, message: str, language: str) -> str:
     )
     if read is None:
         return message
-    return "".join(text + (_in_russian(read[name]) if name else "") for text, name, _, _ in Formatter().parse(error.ru))
+    return "".join(
+        text + (_in_russian(name, read[name]) if name else "") for text, name, _, _ in Formatter().parse(error.ru)
+    )
 
 
 def tree(root: type[MillraceError] = MillraceError) -> Iterator[type[MillraceError]]:
