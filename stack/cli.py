@@ -46,6 +46,8 @@ for command in (
     jobs.jobs,
     jobs.cancel,
     jobs.retry,
+    jobs.delete,
+    jobs.download,
     results.results,
     completion.completion,
 ):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn
 
 import click
@@ -31,6 +32,24 @@ def say(line: str) -> None:
 def end(code: int, line: str) -> NoReturn:
     say(line)
     raise SystemExit(code)
+
+
+@contextmanager
+def written(path: Path) -> Iterator[None]:
+    """Around what writes to ``path``, which is a user's choice."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, BrokenPipeError) or error.filename is None:
+            raise
+        why = error.strerror or str(error)
+        end(
+            USAGE,
+            worded(
+                f"{path} cannot be written ({why}); name another place with --output",
+                f"{path} не записать ({why}); укажите другое место: --output",
+            ),
+        )
 
 
 @contextmanager

@@ -1,5 +1,8 @@
-"""``millrace upload``, ``watch``, ``jobs``, ``cancel`` and ``retry``."""
+"""``millrace upload``, ``watch``, ``jobs``, ``cancel``, ``retry``, ``delete`` and ``download``."""
 
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,9 +10,10 @@ from uuid import UUID, uuid4
 
 import click
 
-from stack.commands.exits import INTERRUPTED, end, say
+from stack.commands.exits import DONE, INTERRUPTED, end, say, written
 from stack.commands.server import job_argument, jobs_argument, json_option, on_server
 from stack.terminal.text import harmless, worded
+from stack.terminal.words import word
 
 if TYPE_CHECKING:
     from millrace.client import Client, Job
@@ -53,45 +57,44 @@ def upload(
         raise click.UsageError("--idempotency-key is for one file")
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     ordered: list[Job] = []
-    for file in files:
-        key = idempotency_key or str(uuid4())
-        try:
-            with view(console, several=True) as shown:
+    ended: dict[UUID, Job] = {}
+    with _printed_at_the_end(ordered, ended, wanted=watched and as_json):
+        for file in files:
+            key = idempotency_key or str(uuid4())
+            try:
+                with view(console, several=True) as shown:
 
-                def sent(so_far: int, size: int, name: str = file.name) -> None:
-                    shown.show(name, name, "upload", 100 * so_far / size if size else 100, f"{size:,} B")
+                    def sent(so_far: int, size: int, name: str = file.name) -> None:
+                        shown.show(name, name, "upload", 100 * so_far / size if size else 100, f"{size:,} B")
 
-                job = client.upload(
-                    file,
-                    title=title,
-                    profile=profile,
-                    threshold=threshold,
-                    priority=priority,
-                    inspection="deep" if deep else None,
-                    idempotency_key=key,
-                    progress=sent,
-                )
-        except KeyboardInterrupt:
-            end(INTERRUPTED, worded("the upload was broken off: ", "загрузка прервана: ") + _again(file, key))
-        except (Unreachable, Unavailable, InFlight):
-            say(worded("try again with: ", "повторить: ") + _again(file, key))
-            raise
-        ordered.append(job)
-        if not (watched and as_json):
-            _print(job, as_json)
-    if watched:
-        code = watch(client, ordered, console)
-        if as_json:
-            for job in ordered:
-                _print(client.job(job), as_json)
-        raise SystemExit(code)
+                    job = client.upload(
+                        file,
+                        title=title,
+                        profile=profile,
+                        threshold=threshold,
+                        priority=priority,
+                        inspection="deep" if deep else None,
+                        idempotency_key=key,
+                        progress=sent,
+                    )
+            except KeyboardInterrupt:
+                end(INTERRUPTED, worded("the upload was broken off: ", "загрузка прервана: ") + _again(file, key))
+            except (Unreachable, Unavailable, InFlight):
+                say(worded("try again with: ", "повторить: ") + _again(file, key))
+                raise
+            ordered.append(job)
+            if not (watched and as_json):
+                _print(job, as_json)
+        code = watch(client, ordered, console, ended) if watched else DONE
+    raise SystemExit(code)
 
 
 @on_server()
-@jobs_argument
+@jobs_argument()
 @json_option
 def watch(client: "Client", jobs: tuple[UUID, ...], as_json: bool) -> None:
     """Show what happens to each JOB, from its beginning, until all have ended; with --json each event as a line.
+    Without a JOB: what happens to all of yours from now on, until Ctrl-C.
 
     A server that is started again meanwhile is waited for, and no event is lost or repeated. Ctrl-C ends the watching;
     the jobs go on.
@@ -99,8 +102,11 @@ def watch(client: "Client", jobs: tuple[UUID, ...], as_json: bool) -> None:
     from rich.console import Console
 
     from stack.commands.watching import watch as follow
+    from stack.commands.watching import watch_all
 
     console = None if as_json else Console(highlight=False, soft_wrap=True)
+    if not jobs:
+        watch_all(client, console)
     raise SystemExit(follow(client, [client.job(job) for job in dict.fromkeys(jobs)], console))
 
 
@@ -138,7 +144,7 @@ def cancel(client: "Client", job: UUID, as_json: bool) -> None:
     if as_json:
         _print(asked, as_json)
     else:
-        say(worded("asked to end; it is ", "отмена запрошена; состояние: ") + asked.status)
+        say(worded("asked to end; it is ", "отмена запрошена; состояние: ") + word(asked.status))
 
 
 @on_server()
@@ -155,10 +161,57 @@ def retry(client: "Client", job: UUID, watched: bool, as_json: bool) -> None:
     if not (watched and as_json):
         _print(again, as_json)
     if watched:
-        code = follow(client, [again], Console(stderr=True, highlight=False, soft_wrap=True))
-        if as_json:
-            _print(client.job(again), as_json)
+        ended: dict[UUID, Job] = {}
+        with _printed_at_the_end([again], ended, wanted=as_json):
+            code = follow(client, [again], Console(stderr=True, highlight=False, soft_wrap=True), ended)
         raise SystemExit(code)
+
+
+@on_server()
+@jobs_argument(required=True)
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+def delete(client: "Client", jobs: tuple[UUID, ...], yes: bool) -> None:
+    """Delete each JOB with its results and the file that came with it. One at work is cancelled first."""
+    for job in dict.fromkeys(jobs):
+        title = harmless(client.job(job).title)
+        if not yes and sys.stdin.isatty():
+            click.confirm(worded(f"Delete “{title}”?", f"Удалить «{title}»?"), abort=True, err=True)
+        client.delete(job)
+        say(worded("deleted: ", "удалено: ") + f"{job} {title}")
+
+
+@on_server()
+@job_argument
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="A file or a folder; else here, by its name.")
+def download(client: "Client", job: UUID, output: Path | None) -> None:
+    """Save the file JOB works on. Nothing that is there already is replaced unless --output names it."""
+    found = client.job(job)
+    if found.file is None:
+        raise click.UsageError(worded("the job has no file", "у задачи нет файла"))
+    name = _plain(found.file.name, job)
+    path = output / name if output and output.is_dir() else output or Path(name)
+    if path != output and path.exists():
+        said = worded(f"{path} is there already; --output names another", f"{path} уже есть; другое имя: --output")
+        raise click.UsageError(said)
+    with written(path):
+        client.download_file(job, path)
+    say(worded("saved as ", "сохранено: ") + harmless(str(path)))
+
+
+def _plain(name: str, job: UUID) -> str:
+    """The name alone: a sender's is not to choose the folder, nor to hide the file."""
+    plain = harmless(name.replace("\\", "/").rpartition("/")[2]).lstrip(".").strip()
+    return plain or str(job)
+
+
+@contextmanager
+def _printed_at_the_end(jobs: "Sequence[Job]", ended: "dict[UUID, Job]", *, wanted: bool) -> Iterator[None]:
+    """However it ends: a script that was broken off has to know what it has ordered."""
+    try:
+        yield
+    finally:
+        for job in jobs if wanted else ():
+            _print(ended.get(job.id, job), as_json=True)
 
 
 def _again(file: Path, key: str) -> str:

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import click
 
-from stack.commands.exits import say
+from stack.commands.exits import say, written
 from stack.commands.server import job_argument, on_server
 from stack.terminal.text import worded
 
@@ -19,18 +19,25 @@ if TYPE_CHECKING:
 
 @on_server()
 @job_argument
-@click.option("--csv", "form", flag_value="csv", help="With a header; unknown columns after the known ones.")
-@click.option("--json", "form", flag_value="json", help="One document: columns, summary, warnings, rows.")
-@click.option("--xlsx", "form", flag_value="xlsx", help="A workbook, saved as JOB.xlsx unless --output says where.")
+@click.option("--csv", "as_csv", is_flag=True, help="With a header; unknown columns at the end.")
+@click.option("--json", "as_json", is_flag=True, help="One document: columns, summary, warnings, rows.")
+@click.option("--xlsx", "as_xlsx", is_flag=True, help="A workbook: JOB.xlsx unless --output says where.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="A file instead of stdout.")
-def results(client: "Client", job: UUID, form: str | None, output: Path | None) -> None:
+def results(client: "Client", job: UUID, as_csv: bool, as_json: bool, as_xlsx: bool, output: Path | None) -> None:
     """Print the parsed results of JOB: without an option the first rows as a table in a terminal, else CSV."""
     from rich.console import Console
 
     from stack.terminal.tables import show_results
 
+    forms = [form for form, wanted in (("csv", as_csv), ("json", as_json), ("xlsx", as_xlsx)) if wanted]
+    if len(forms) > 1:
+        raise click.UsageError(worded("one of --csv, --json and --xlsx", "одно из --csv, --json и --xlsx"))
+    form = next(iter(forms), None)
     if form == "xlsx":
-        say(worded("saved as ", "сохранено: ") + str(client.download_result(job, output or Path(f"{job}.xlsx"))))
+        path = output or Path(f"{job}.xlsx")
+        with written(path):
+            client.download_result(job, path)
+        say(worded("saved as ", "сохранено: ") + str(path))
     elif form is None and output is None and sys.stdout.isatty():
         show_results(Console(highlight=False), client.job(job), client.result_page(job))
     else:
@@ -54,7 +61,7 @@ def _opened(path: Path | None) -> Iterator[IO[str]]:
         yield sys.stdout
         sys.stdout.flush()
     else:
-        with path.open("w", encoding="utf-8", newline="") as file:
+        with written(path), path.open("w", encoding="utf-8", newline="") as file:
             yield file
 
 

@@ -1,7 +1,7 @@
 """What the commands share: the server they speak to, and a job as an argument."""
 
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from itertools import islice
 from typing import TYPE_CHECKING, Concatenate, ParamSpec
 
@@ -68,7 +68,5 @@ def _offer(context: click.Context, _: click.Parameter, begun: str) -> list[Compl
 
 
 job_argument = click.argument("job", metavar="JOB", type=click.UUID, shell_complete=_offer)
-jobs_argument = click.argument(
-    "jobs", metavar="JOB...", nargs=-1, required=True, type=click.UUID, shell_complete=_offer
-)
+jobs_argument = partial(click.argument, "jobs", metavar="JOB...", nargs=-1, type=click.UUID, shell_complete=_offer)
 json_option = click.option("--json", "as_json", is_flag=True, help="For programs.")

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 from uuid import UUID
 
 import click
@@ -13,9 +13,11 @@ import msgspec
 from rich.console import Console
 
 from domain.jobs import Event, Job, Status
+from millrace.errors import NotFound
 from stack.commands.exits import CANCELLED, DONE, FAILED, INTERRUPTED, end, say
-from stack.terminal.bars import show, view
+from stack.terminal.bars import Lines, show, view
 from stack.terminal.text import harmless, worded
+from stack.terminal.words import word
 
 if TYPE_CHECKING:
     from millrace.client import Client
@@ -24,9 +26,12 @@ T = TypeVar("T")
 STREAMS = 8  # open at once; one account may have a hundred in all
 
 
-def watch(client: "Client", jobs: Sequence[Job], console: Console | None) -> int:
-    """Show what happens (None: each event as a line of JSON on stdout) until every job has ended; the exit code."""
-    ended: dict[UUID, Job] = {}
+def watch(client: "Client", jobs: Sequence[Job], console: Console | None, ended: dict[UUID, Job] | None = None) -> int:
+    """Show what happens (None: each event as a line of JSON on stdout) until every job has ended; the exit code.
+
+    Each is put into ``ended`` once it is over.
+    """
+    ended = {} if ended is None else ended
     try:
         if console is None:
             _follow(client, jobs, lambda event: click.echo(msgspec.json.encode(event)), ended)
@@ -46,10 +51,44 @@ def watch(client: "Client", jobs: Sequence[Job], console: Console | None) -> int
     return max((_outcome(job) for job in ended.values()), default=DONE)
 
 
+def watch_all(client: "Client", console: Console | None) -> NoReturn:
+    """Show what happens to all jobs from now on, a line for each stage (None: each event as JSON), until Ctrl-C."""
+    names: dict[UUID, str] = {}
+    heard: SimpleQueue[Event | Exception] = SimpleQueue()
+
+    def read() -> None:
+        try:
+            for event in client.all_events():
+                if console is not None and event.job_id not in names:
+                    names[event.job_id] = _title(client, event.job_id)
+                heard.put(event)
+        except Exception as error:
+            heard.put(error)
+
+    threading.Thread(target=read, daemon=True).start()
+    shown = None if console is None else Lines(console, several=True)
+    while True:
+        match _next(heard):
+            case Event() as event:
+                if shown is None:
+                    click.echo(msgspec.json.encode(event))
+                    continue
+                show(shown, names[event.job_id], event)
+            case error:
+                raise error
+
+
+def _title(client: "Client", job_id: UUID) -> str:
+    try:
+        return client.job(job_id).title
+    except NotFound:  # deleted meanwhile
+        return str(job_id)
+
+
 def _outcome(job: Job) -> int:
     if job.status is Status.FAILED and job.error is not None:
         error = job.error
-        where = worded(f"failed in {error.stage}", f"ошибка на шаге {error.stage}")
+        where = worded(f"failed in {error.stage}", f"ошибка на шаге «{word(error.stage or '')}»")
         say(f"{job.id} {where}: {error.code}: {harmless(error.message)}")
         return FAILED
     if job.status is Status.CANCELLED:

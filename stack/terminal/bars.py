@@ -1,15 +1,19 @@
 """Progress of jobs and uploads: bars where there is a terminal, else a line for each stage."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from types import TracebackType
 from typing import Any, Protocol
 
+from rich.cells import cell_len
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, Task, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Column, Table
 from rich.text import Text
 
 from domain.jobs import TERMINAL, Event
 from stack.terminal.text import harmless, worded
+from stack.terminal.widths import CLOCK, PERCENT, Widths, fitted
+from stack.terminal.words import retold, word
 
 
 class View(Protocol):
@@ -30,7 +34,8 @@ def show(view: View, name: str, event: Event) -> None:
     """What an event says of its job, called ``name``."""
     data = event.data
     stage = event.type if event.type in TERMINAL else str(data.get("stage") or event.type)
-    view.show(event.job_id, name, stage, data.get("progress") or 0, data.get("message") or "", data.get("eta_seconds"))
+    said = retold(data.get("message") or "")
+    view.show(event.job_id, name, stage, data.get("progress") or 0, said, data.get("eta_seconds"))
 
 
 def in_words(seconds: int | None) -> str:
@@ -51,30 +56,54 @@ def view(console: Console, *, several: bool = False) -> View:
     return Bars(console, several=several) if console.is_terminal else Lines(console, several=several)
 
 
+class _Fitted(Progress):
+    """Lines that fit the terminal, however wide it is just now: rich cuts all parts alike, down to nothing."""
+
+    def __init__(self, console: Console, bar_width: int) -> None:
+        self._wide, self._clock = bar_width, TimeElapsedColumn()
+        self._terminal = console  # the first table is made before there is a ``console``
+        super().__init__(console=console)
+
+    def make_tasks_table(self, tasks: Iterable[Task]) -> Table:
+        shown = [task for task in tasks if task.visible]
+
+        def longest(field: str) -> int:
+            return max((cell_len(task.fields[field]) for task in shown), default=0)
+
+        stage, message = max(10, longest("stage")), longest("message")
+        wanted = Widths(longest("name"), stage, self._wide, PERCENT, CLOCK, longest("left"), message)
+        fits = fitted(self._terminal.width, wanted)
+        parts = {
+            "name": TextColumn("{task.fields[name]}", markup=False),
+            "stage": TextColumn("{task.fields[stage]}", markup=False),
+            "bar": BarColumn(bar_width=fits.bar),
+            "percent": TextColumn("{task.percentage:>3.0f} %"),
+            "clock": self._clock,
+            "left": TextColumn("{task.fields[left]}", style="cyan", markup=False),
+            "message": TextColumn("{task.fields[message]}", markup=False),
+        }
+        kept = {part: width for part, width in fits._asdict().items() if width}
+        columns = (Column(width=width, no_wrap=True, overflow="ellipsis") for width in kept.values())
+        table = Table.grid(*columns, padding=(0, 1))
+        for task in shown:
+            table.add_row(*(parts[part](task) for part in kept))
+        return table
+
+
 class Bars:
     """A bar for each thing; of a single one, every stage it has come to stays above it."""
 
     def __init__(self, console: Console, *, several: bool = False) -> None:
-        name = [TextColumn("{task.fields[name]:<24.24}", markup=False)] if several else []
         self._several = several
-        self._progress = Progress(
-            *name,
-            TextColumn("{task.fields[stage]:<10}", markup=False),
-            BarColumn(bar_width=20 if several else 40),
-            TextColumn("{task.percentage:>3.0f} %"),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[left]}", style="cyan", markup=False),
-            TextColumn("{task.fields[message]}", markup=False),
-            console=console,
-        )
+        self._progress = _Fitted(console, bar_width=20 if several else 40)
         self._bars: dict[Hashable, TaskID] = {}
         self._stages: dict[Hashable, str] = {}
 
     def show(
         self, what: Hashable, name: str, stage: str, percent: float, message: str = "", left: int | None = None
     ) -> None:
-        fields: dict[str, Any] = {"name": harmless(name), "stage": harmless(stage), "message": harmless(message)}
-        fields["left"] = in_words(left)
+        fields: dict[str, Any] = {"name": harmless(name) if self._several else "", "stage": harmless(word(stage))}
+        fields |= {"message": harmless(message), "left": in_words(left)}
         if what not in self._bars:
             self._bars[what] = self._progress.add_task("", total=100, **fields)
         if self._stages.get(what) != stage and not self._several:
@@ -103,7 +132,7 @@ class Lines:
         if self._stages.get(what) == stage:
             return
         self._stages[what] = stage
-        parts = [f"{percent:>3.0f} %", stage, message, f"({name})" if self._several else ""]
+        parts = [f"{percent:>3.0f} %", harmless(word(stage)), message, f"({name})" if self._several else ""]
         line = " ".join(harmless(part) for part in parts if part)
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from millrace.client import Job, ResultPage
 from stack.terminal.text import harmless, worded
+from stack.terminal.words import retold, word
 
 ROWS_SHOWN = 20
 COLUMNS_SHOWN = 6
@@ -19,7 +20,7 @@ _COLOURS = {"succeeded": "green", "failed": "red", "cancelled": "yellow"}
 def show_results(console: Console, job: Job, page: ResultPage) -> None:
     """The first rows, the flagged ones before the others."""
     columns = [name for name in _TELLING if name in page.columns] or page.columns[:COLUMNS_SHOWN]
-    title = Text(f"{harmless(job.title)}: {harmless(job.message)}")
+    title = Text(f"{harmless(job.title)}: {harmless(retold(job.message or ''))}")
     table = Table(*map(harmless, columns), title=title, title_justify="left")
     rows = sorted(page.rows, key=lambda row: not row.get("flagged"))
     for row in rows[:ROWS_SHOWN]:
@@ -36,7 +37,7 @@ def show_jobs(console: Console, jobs: Iterable[Job]) -> None:
     for name in (worded("status", "состояние"), "%", worded("created", "создана"), worded("title", "название")):
         table.add_column(name, overflow="fold", justify="right" if name == "%" else "left")
     for job in jobs:
-        status = Text(job.status, style=_COLOURS.get(job.status, ""))
+        status = Text(word(job.status), style=_COLOURS.get(job.status, ""))
         when = job.created_at.astimezone().strftime("%Y-%m-%d %H:%M")
         table.add_row(str(job.id), status, str(job.progress), when, Text(harmless(job.title)))
     console.print(table)

@@ -25,7 +25,7 @@ from domain.accounts import Account, TokenGrant
 from domain.files import decode_text
 from domain.jobs import Event, Inspection, Job, JobPage, Priority, Status
 from millrace.errors import BadKey, JobIsFinal, NotFound
-from millrace.following import follow
+from millrace.following import follow, follow_all
 from millrace.reading import Counted, Progress, media_type
 from millrace.tokens import kept_token
 from millrace.wire import Wire
@@ -198,6 +198,14 @@ class Client:
         """
         return follow(self._wire, _id(job), after, timeout, self._outage)
 
+    def all_events(self, *, after: str | None = None, timeout: float | None = None) -> Iterator[Event]:
+        """What happens to all of your jobs, from now on (``after="0"``: from the first event there is), without end.
+
+        Cut off, it comes back by itself: of each job every numbered event comes once and in order. Raises TimeoutError
+        after ``timeout`` seconds.
+        """
+        return follow_all(self._wire, after, timeout, self._outage)
+
     def wait(self, job: Job | UUID | str, *, timeout: float | None = None) -> Job:
         """The job once it has ended, however: look at its ``status`` and ``error``. Raises TimeoutError."""
         for _ in self.events(job, timeout=timeout):
@@ -221,7 +229,13 @@ class Client:
 
     def download_result(self, job: Job | UUID | str, path: str | os.PathLike[str]) -> Path:
         """Save the result as an XLSX file at ``path``, which appears once it is whole. Raises JobNotReady, OSError."""
-        path = Path(path)
+        return self._save(f"/jobs/{_id(job)}/results.xlsx", Path(path))
+
+    def download_file(self, job: Job | UUID | str, path: str | os.PathLike[str]) -> Path:
+        """Save the file the job works on at ``path``, which appears once it is whole. Raises JobNotReady, OSError."""
+        return self._save(f"/jobs/{_id(job)}/file", Path(path))
+
+    def _save(self, source: str, path: Path) -> Path:
         partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
 
         def write(chunks: Iterator[bytes]) -> None:
@@ -230,7 +244,7 @@ class Client:
                     file.write(chunk)
 
         try:
-            self._wire.save(f"/jobs/{_id(job)}/results.xlsx", write)
+            self._wire.save(source, write)
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)

@@ -85,7 +85,7 @@ def test_a_terminal_is_asked_without_echo_and_shown_a_bar_and_tables(stack: Stac
     at.env["LANG"] = "ru_RU.UTF-8"
     upload = Screen(at, "upload", "--watch", "sample.zip", "--title", "A [bold]title[/]")
     assert upload.ended() == 0
-    for word in ("━", "100 %", "inspect", "succeeded", "42 rows, 6 flagged"):
+    for word in ("━", "100 %", "Осмотр", "Выполнена", "строк: 42, отмечено: 6"):
         assert word in upload.drawn
     table = Screen(at, "jobs")
     assert table.ended() == 0
