@@ -41,7 +41,7 @@ def parse_result(job: JobInStep, context: Context) -> Outcome:
 
 
 def _in_words(summary: Summary) -> str:
-    words = f"{summary.rows} rows"
+    words = "1 row" if summary.rows == 1 else f"{summary.rows} rows"
     for count, what in ((summary.flagged, "flagged"), (summary.pathologies, "with pathology")):
         if count is not None:
             words += f", {count} {what}"

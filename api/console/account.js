@@ -30,6 +30,22 @@ async function signIn(account) {
   localStorage.setItem(HINT, String(Date.now() + grant.expires_in * 1000));
 }
 
+let renewing = 0;
+
+// While the session is replaced, an answer that it has ended says nothing new.
+export const isRenewing = () => renewing > 0;
+
+// Do what ends the session, and begin another one.
+export async function renew(account, work) {
+  renewing += 1;
+  try {
+    await work();
+    await signIn(account);
+  } finally {
+    renewing -= 1;
+  }
+}
+
 // Show the form; ``done()`` is called once the session is open. ``note`` says why it is shown.
 export function askForAccount(main, done, note = "", registering = false) {
   const word = registering ? "register" : "sign_in";

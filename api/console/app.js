@@ -1,9 +1,10 @@
 // The console's start: language, session, and which panel the address names: #/<word>/<what the panel makes of it>.
 
 import { element, language, put, say, speak } from "./dom.js";
-import { askForAccount, leave, maySignedIn, readAccount, signOut, whenChangedElsewhere } from "./account.js";
+import { askForAccount, isRenewing, leave, maySignedIn, readAccount, signOut, whenChangedElsewhere } from "./account.js";
 import { whenSignedOut } from "./http.js";
 import * as live from "./live.js";
+import { changePassword } from "./password.js";
 import { forgetAll, recall, stopAll } from "./sending.js";
 
 const find = (id) => document.getElementById(id);
@@ -82,7 +83,10 @@ function left(note) {
   askForAccount(main, enter, note);
 }
 
-whenSignedOut(() => left(say("session_over")));
+whenSignedOut(() => isRenewing() || left(say("session_over")));
+find("change-password").addEventListener("click", async () => {
+  if (await changePassword(account)) live.open(account);
+});
 find("sign-out").addEventListener("click", async () => {
   await signOut();
   forgetAll();

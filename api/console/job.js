@@ -35,7 +35,7 @@ export async function lookAt(main, id, heard) {
   const update = (fresh) => {
     shown.update(fresh);
     draw("facts", `${fresh.status} ${fresh.file?.id}`, drawFacts);
-    draw("archive", fresh.file?.type === "zip" && (fresh.progress >= 10 || isFinal(fresh)), drawArchive);
+    draw("archive", hasListing(fresh), drawArchive);
     draw("results", fresh.results_parsed_at ?? fresh.status, drawResults);
     draw("attempts", `${fresh.stage} ${fresh.status}`, drawAttempts);
   };
@@ -45,6 +45,9 @@ export async function lookAt(main, id, heard) {
   heard("reread", () => call("GET", `/jobs/${id}`).then((fresh) => know(fresh), () => {}));
   update(job);
 }
+
+// What failed while it was inspected, or was cancelled before, has none.
+const hasListing = (job) => job.file?.type === "zip" && job.progress >= 10 && job.error?.stage !== "inspect";
 
 const heading = (word) => element("h2", {}, say(word));
 
@@ -71,7 +74,7 @@ function drawFacts(part, job) {
 }
 
 async function drawArchive(part, job) {
-  if (job.file?.type !== "zip") return part.replaceChildren();
+  if (!hasListing(job)) return part.replaceChildren();
   let info;
   try {
     info = await call("GET", `/jobs/${job.id}/zip-info`);
@@ -87,7 +90,7 @@ async function drawArchive(part, job) {
       caption: say("archive"),
       total: info.entries,
       columns: [
-        plain("name", "entry_name"),
+        { ...plain("name", "entry_name"), cell: (row) => entryName(job, row) },
         size("size", "entry_size"),
         size("compressed_size", "entry_packed"),
         plain("content_type", "entry_type"),
@@ -100,6 +103,11 @@ async function drawArchive(part, job) {
       },
     }),
   );
+}
+
+function entryName(job, { index, name, is_folder }) {
+  if (is_folder) return name;
+  return element("a", { href: `${API}/jobs/${job.id}/zip-contents/${index}`, download: "", "aria-label": say("entry_get", { name }) }, name);
 }
 
 async function drawResults(part, job) {
@@ -130,7 +138,7 @@ async function drawResults(part, job) {
       total: summary.rows,
       marked,
       sieve: flagged ? say("only_flagged") : null,
-      columns: resultColumns(head),
+      columns: (rows) => resultColumns(head, rows),
       fetchPage: (after, limit) => list(path, { limit, after }),
     }),
   );
@@ -138,15 +146,16 @@ async function drawResults(part, job) {
 
 const marked = (row) => row.flagged === true || row.pathology === 1;
 
-function resultColumns(head) {
-  const extra = Object.keys(head.rows[0]?.extra ?? {}).map((key) => ({ key, from: (row) => row.extra?.[key], label: key }));
+// What is unknown to Millrace may stand in some rows only: it has a column once such a row has come.
+function resultColumns(head, rows) {
+  const extra = [...new Set(rows.flatMap((row) => Object.keys(row.extra ?? {})))].map((key) => ({ key, from: (row) => row.extra?.[key], label: key }));
   const known = head.columns.map((key) => ({ key, from: (row) => row[key], label: sayOf("column", key) }));
   // what is flagged is what one has come for: it stands beside the name, whatever the file's order
   known.sort((one, other) => rank(one.key) - rank(other.key));
   return [...known, ...extra].map(({ key, from, label }) => ({
     key,
     label,
-    number: typeof from(head.rows[0] ?? {}) === "number" && key !== "pathology",
+    number: key !== "pathology" && typeof rows.map(from).find((value) => (value ?? null) !== null) === "number",
     value: (row) => orNull(from(row)),
     cell: (row) => shownCell(key, from(row), row),
   }));

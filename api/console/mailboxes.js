@@ -1,6 +1,6 @@
 // The mailboxes recordings come from: how each stands, a try, a fetch whose job is watched here, and what an admin changes.
 
-import { announce, button, bytes, element, moment, number, put, say, sayOf } from "./dom.js";
+import { announce, ask, button, bytes, element, moment, number, put, say, sayOf } from "./dom.js";
 import { card } from "./card.js";
 import { Problem, call, newKey } from "./http.js";
 import { follow, isFinal, jobs, know } from "./live.js";
@@ -80,8 +80,17 @@ function mailboxCard(standing, { admin, closed, read }) {
     fetch: named("fetch_now", fetchNow),
     check: named("check", check),
     enable: named("enable", enable),
+    schedule: named("schedule_off", schedule),
     edit: named("edit", edit),
+    remove: named("remove_mailbox", remove, { class: "danger" }),
   };
+  const back = element("input", { type: "number", id: `back-${id}`, min: 1, max: 3650, step: 1, "aria-describedby": `back-hint-${id}` });
+  const further = element(
+    "details",
+    { class: "options" },
+    element("summary", { "aria-describedby": heading.id }, say("fetch_further")),
+    element("div", { class: "field" }, element("label", { for: back.id }, say("fetch_back")), back, element("p", { class: "note", id: `back-hint-${id}` }, say("fetch_back_hint"))),
+  );
   const node = element(
     "li",
     {},
@@ -93,6 +102,7 @@ function mailboxCard(standing, { admin, closed, read }) {
       reason,
       counts,
       element("div", { class: "actions" }, ...Object.values(actions)),
+      further,
       problem,
       place,
       told,
@@ -122,7 +132,11 @@ function mailboxCard(standing, { admin, closed, read }) {
     actions.fetch.hidden = !fresh.enabled;
     actions.check.hidden = !admin;
     actions.enable.hidden = !admin || fresh.enabled;
+    further.hidden = !fresh.enabled;
+    actions.schedule.hidden = !admin || !fresh.enabled;
+    put(actions.schedule, say(fresh.scheduled ? "schedule_off" : "schedule_on"));
     actions.edit.hidden = !admin;
+    actions.remove.hidden = !admin;
     if (focused?.hidden && node.contains(focused)) Object.values(actions).find((one) => !one.hidden)?.focus();
   }
 
@@ -141,7 +155,8 @@ function mailboxCard(standing, { admin, closed, read }) {
   }
 
   async function fetchNow() {
-    const query = new URLSearchParams({ mailbox_id: id });
+    if (!back.reportValidity()) return;
+    const query = new URLSearchParams({ mailbox_id: id, ...(back.value && { days_back: back.value }) });
     const answer = await call("POST", `/recordings/download?${query}`, { key: newKey() });
     const [job] = answer.jobs;
     announce(say("fetch_begun", { name: now.username }));
@@ -179,6 +194,22 @@ function mailboxCard(standing, { admin, closed, read }) {
     await call("POST", `/mailboxes/${id}/enable`);
     announce(say("mailbox_enabled", { name: now.username }));
     await read();
+  }
+
+  async function schedule() {
+    const wanted = !now.scheduled;
+    await call("POST", `/recordings/${wanted ? "start" : "stop"}?${new URLSearchParams({ mailbox_id: id })}`);
+    announce(say(wanted ? "scheduled_on" : "scheduled_off", { name: now.username }));
+    await read();
+  }
+
+  async function remove() {
+    const { username: name } = now;
+    if (!(await ask(say("remove_mailbox_question", { name }), say("remove_mailbox"), say("keep")))) return;
+    await call("DELETE", `/mailboxes/${id}`);
+    announce(say("mailbox_removed", { name }));
+    await read();
+    document.querySelector("h1").focus();
   }
 
   async function edit() {

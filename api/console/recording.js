@@ -5,8 +5,8 @@ import { announce, ask, button, bytes, clock, element, moment, percent, phone, p
 import { chooseCall, describeCall } from "./calls.js";
 import { API, Problem, call } from "./http.js";
 
-// ``boxes``: the names of mailboxes by id.
-export function recordingCard(recording, boxes) {
+// ``boxes``: the names of mailboxes by id; ``removed()`` is called once the recording is deleted.
+export function recordingCard(recording, boxes, removed) {
   const { id } = recording;
   const heading = element("h2", { id: `recording-${id}` }, ...parties(recording));
   const badge = element("span", { class: "badge" });
@@ -17,6 +17,7 @@ export function recordingCard(recording, boxes) {
   const shown = element("details", { class: "options" }, element("summary", {}, say("call")), known);
   const link = button("", () => act(choose));
   const unlink = button(say("unlink"), () => act(takeOff), { "aria-describedby": heading.id });
+  const away = button(say("remove_recording"), () => act(remove), { class: "danger", "aria-describedby": heading.id });
   link.setAttribute("aria-describedby", heading.id);
   const whole = element(
     "article",
@@ -26,7 +27,7 @@ export function recordingCard(recording, boxes) {
     facts,
     warning,
     shown,
-    element("div", { class: "actions" }, link, unlink),
+    element("div", { class: "actions" }, link, unlink, away),
     problem,
   );
   let now = recording;
@@ -78,6 +79,13 @@ export function recordingCard(recording, boxes) {
   // Asked, because an owner who is no admin may not see the call any more once it has no recording of theirs.
   async function takeOff() {
     if (await ask(say("unlink_question"), say("unlink"), say("keep"))) await putTo(null);
+  }
+
+  async function remove() {
+    if (!(await ask(say("remove_recording_question"), say("remove_recording"), say("keep")))) return;
+    await call("DELETE", `/recordings/${id}`);
+    announce(say("recording_removed"));
+    removed();
   }
 
   async function putTo(call_id) {

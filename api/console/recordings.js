@@ -41,7 +41,7 @@ export async function open(main, path, closed, account) {
 
 function listing({ heard, closed, job, boxes }) {
   const cards = new Map();
-  const items = element("ul", { class: "recordings", "aria-label": say("panel_recordings") });
+  const items = element("ul", { class: "recordings", "aria-label": say("panel_recordings"), tabindex: -1 });
   const empty = element("p", { class: "note", role: "status" });
   const problem = element("p", { class: "problem", role: "alert" });
   const number = element("input", { type: "search", id: "number", maxlength: 40, autocomplete: "off", "aria-describedby": "number-hint" });
@@ -58,7 +58,7 @@ function listing({ heard, closed, job, boxes }) {
   function show(recording) {
     const known = cards.get(recording.id);
     if (known) return known.update(recording);
-    const made = recordingCard(recording, boxes);
+    const made = recordingCard(recording, boxes, () => (drop(recording.id), (cards.size ? items : number).focus()));
     const item = element("li", {}, made.node);
     const after = [...cards.keys()].filter((id) => id < recording.id).sort().at(-1);
     items.insertBefore(item, after ? cards.get(after).item : null);
@@ -118,6 +118,7 @@ function listing({ heard, closed, job, boxes }) {
       element("div", { class: "field" }, element("label", { for: "match" }, say("match")), state),
     ),
     problem,
+    element("p", { class: "note" }, say("newest_first")),
     items,
     empty,
     more,

@@ -6,7 +6,7 @@ import { announce, button, element, language, put, say } from "./dom.js";
 const SHOWN = 25;
 const AT_ONCE = 1000; // what the API gives in one page at most
 
-// columns: [{key, label, value(row), cell(row)}]; fetchPage(after, limit) resolves to {rows, next}; total is how many
+// columns: [{key, label, value(row), cell(row)}], or what makes them of the rows that have come; fetchPage(after, limit) resolves to {rows, next}; total is how many
 // there are in all, marked(row) whether one stands out.
 export function table({ caption, columns, fetchPage, total, marked = () => false, sieve = null }) {
   let rows = [];
@@ -20,11 +20,12 @@ export function table({ caption, columns, fetchPage, total, marked = () => false
   const body = element("tbody");
   const place = element("span", { class: "place" });
   const note = element("span", { class: "note", role: "status" });
+  const start = button(say("first_page"), () => turn(-Infinity));
   const back = button(say("previous"), () => turn(-SHOWN));
   const on = button(say("next"), () => turn(SHOWN));
-  const heads = columns.map((column) =>
-    element("th", { scope: "col", class: column.number ? "number" : null }, button(column.label, () => sort(column))),
-  );
+  const end = button(say("last_page"), () => turn(Infinity));
+  const head = element("tr");
+  let shownColumns = [];
   const whole = element(
     "div",
     { class: "table" },
@@ -38,10 +39,13 @@ export function table({ caption, columns, fetchPage, total, marked = () => false
     element(
       "div",
       { class: "scrolled", tabindex: 0, role: "region", "aria-label": caption },
-      element("table", {}, element("caption", { class: "unseen" }, caption), element("thead", {}, element("tr", {}, ...heads)), body),
+      element("table", {}, element("caption", { class: "unseen" }, caption), element("thead", {}, head), body),
     ),
-    element("div", { class: "pages", role: "group", "aria-label": say("pages_of", { caption }) }, back, place, on, note),
+    element("div", { class: "pages", role: "group", "aria-label": say("pages_of", { caption }) }, start, back, place, on, end, note),
   );
+
+  const atStart = () => first === 0;
+  const atEnd = () => next === null && first + SHOWN >= shown.length;
 
   async function fetchUpTo(count) {
     while ((!begun || next !== null) && rows.length < count) {
@@ -83,13 +87,14 @@ export function table({ caption, columns, fetchPage, total, marked = () => false
   const turn = (by) =>
     attempt(async () => {
       await fetchUpTo(first + by + SHOWN);
-      first = Math.max(0, first + by);
+      const last = Math.max(0, Math.ceil(shown.length / SHOWN) - 1) * SHOWN;
+      first = Math.min(last, Math.max(0, first + by));
     });
 
   const sort = (column) =>
     attempt(async () => {
       await fetchUpTo(Infinity);
-      order = { column, down: order?.column === column && !order.down };
+      order = { column, down: order?.column.key === column.key && !order.down };
       arrange();
       first = 0;
       announce(say(order.down ? "sorted_down" : "sorted_up", { caption, column: column.label }));
@@ -103,19 +108,29 @@ export function table({ caption, columns, fetchPage, total, marked = () => false
       first = 0;
     });
 
-  function draw() {
-    heads.forEach((head, index) => {
-      const sorted = order?.column === columns[index];
-      if (sorted) head.setAttribute("aria-sort", order.down ? "descending" : "ascending");
-      else head.removeAttribute("aria-sort");
+  function drawHeads() {
+    const fresh = typeof columns === "function" ? columns(rows.map(({ row }) => row)) : columns;
+    if (fresh.map(({ key }) => key).join() !== shownColumns.map(({ key }) => key).join()) {
+      const focused = [...head.children].findIndex((one) => one.contains(document.activeElement));
+      shownColumns = fresh;
+      head.replaceChildren(...fresh.map((column) => element("th", { scope: "col", class: column.number ? "number" : null }, button(column.label, () => sort(column)))));
+      head.children[focused]?.firstElementChild.focus();
+    }
+    shownColumns.forEach(({ key }, index) => {
+      if (order?.column.key === key) head.children[index].setAttribute("aria-sort", order.down ? "descending" : "ascending");
+      else head.children[index].removeAttribute("aria-sort");
     });
+  }
+
+  function draw() {
+    drawHeads();
     const page = shown.slice(first, first + SHOWN);
     body.replaceChildren(
       ...page.map(({ row }) =>
         element(
           "tr",
           { class: marked(row) ? "marked" : null },
-          ...columns.map((column, index) =>
+          ...shownColumns.map((column, index) =>
             element(index ? "td" : "th", { scope: index ? null : "row", class: column.number ? "number" : null }, column.cell(row)),
           ),
         ),
@@ -124,11 +139,11 @@ export function table({ caption, columns, fetchPage, total, marked = () => false
     const all = next === null ? shown.length : Math.max(total ?? 0, shown.length);
     put(place, say("place", { from: page.length ? first + 1 : 0, to: first + page.length, total: all }));
     // Not "disabled": what has the focus must not lose it because the list has ended.
-    back.setAttribute("aria-disabled", String(first === 0));
-    on.setAttribute("aria-disabled", String(next === null && first + SHOWN >= shown.length));
+    for (const one of [start, back]) one.setAttribute("aria-disabled", String(atStart()));
+    for (const one of [on, end]) one.setAttribute("aria-disabled", String(atEnd()));
   }
 
-  for (const [one, ends] of [[back, () => first === 0], [on, () => next === null && first + SHOWN >= shown.length]]) {
+  for (const [one, ends] of [[start, atStart], [back, atStart], [on, atEnd], [end, atEnd]]) {
     one.addEventListener("click", (event) => ends() && event.stopImmediatePropagation(), { capture: true });
   }
   attempt(() => fetchUpTo(SHOWN));
