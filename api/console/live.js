@@ -41,7 +41,7 @@ function isOlder(job, known) {
 // To the microsecond, as text: a Date knows milliseconds, and a job goes on within one.
 const instant = (text) => text.replace(/(:\d\d)Z$/, "$1.000000Z");
 
-// A percentage is told before it is stored, and with it what the step says.
+// The percentage that was heard last may be ahead of the stored one, and with it what the step says.
 function ahead(job, known) {
   if (isFinal(job) || job.progress >= known.progress) return job;
   const { progress, message, eta_seconds } = known;

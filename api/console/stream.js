@@ -92,10 +92,11 @@ export function listen(account, { types, heard, became, opened }) {
     claim.abort();
     claim = new AbortController();
     const mine = claim;
-    navigator.locks.request(name, steal ? { steal } : { signal: mine.signal }, lead).catch(() => {
+    navigator.locks.request(name, steal ? { steal } : { signal: mine.signal }, lead).catch((error) => {
       if (mine !== claim || over) return;
-      disconnect(); // another tab has taken it over
-      stand();
+      disconnect();
+      if (error.name === "AbortError") stand(); // another tab has taken it over
+      else connect(); // this browser gives no locks here
     });
   }
 

@@ -16,6 +16,7 @@ LIST = [
     "Millrace",
     "English",
     "Русский",
+    "Change password",
     "Sign out",
     "Choose files",
     "Options for the next files",
