@@ -37,7 +37,7 @@ ALIVE = Frame(None, None, b"")
 async def of_job(hub: Hub, job_id: UUID, seen: int, wire: Wire | None = None) -> AsyncGenerator[Frame]:
     """The events of a job that follow number ``seen``, to the terminal one; without those that the hub, while this
     waits, writes to ``wire`` itself."""
-    async with hub.listen(events.channel(job_id), seen, wire) as heard:
+    with hub.listen(events.channel(job_id), seen, wire) as heard:
         end: Told | None = None
         while True:
             while stored := await blocking(_replay, job_id, heard.seen):
@@ -46,6 +46,7 @@ async def of_job(hub: Hub, job_id: UUID, seen: int, wire: Wire | None = None) ->
                     heard.seen = event.seq or heard.seen
                     if event.type in TERMINAL:
                         return
+                del event
             if end is not None:  # the table has neither it nor the one before it any more: the job was deleted
                 yield Frame(str(end.seq), end.type, end.data, end.sse)
                 return
@@ -71,7 +72,7 @@ async def of_job(hub: Hub, job_id: UUID, seen: int, wire: Wire | None = None) ->
 
 async def of_owner(hub: Hub, owner_id: UUID, position: str | None, wire: Wire | None = None) -> AsyncGenerator[Frame]:
     """The events of all jobs of an owner after ``position`` (None: from now on), without end; ``wire`` as above."""
-    async with hub.listen(events.owner_channel(owner_id), wire=wire) as heard:
+    with hub.listen(events.owner_channel(owner_id), wire=wire) as heard:
         here = position if position is not None else await blocking(_now)
         if position is None:
             yield Frame(here, None, b"")  # whoever loses the connection before the first event resumes here

@@ -8,8 +8,8 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from functools import partial
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import msgspec
 import redis.asyncio
@@ -96,6 +96,9 @@ class Subscription:
                 self._waiter = None
         return self._messages.pop(0)
 
+    def end(self) -> None:
+        self.put(Ended())
+
     def put(self, message: Message) -> None:
         messages = self._messages
         if type(message) is Told:
@@ -126,6 +129,29 @@ class Subscription:
         return True
 
 
+class Listening(Subscription):
+    """A subscription of the hub for a block. A class, and not a generator: there are thousands of them."""
+
+    __slots__ = ("_channel", "_hub")
+
+    def __init__(self, hub: "Hub", channel: str, seen: int, wire: Wire | None) -> None:
+        super().__init__(seen, wire)
+        self._hub, self._channel = hub, channel
+
+    def __enter__(self) -> Self:
+        self._hub.add(self._channel, self)
+        if self._wire is not None:
+            self._wire.gone = self.end
+            if not self._wire.is_open:
+                self.end()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if self._wire is not None:
+            self._wire.gone = None
+        self._hub.remove(self._channel, self)
+
+
 class Hub:
     """Subscribes to a channel while at least one stream listens to it."""
 
@@ -141,28 +167,24 @@ class Hub:
         self._closing = False
         self.heard: dict[str, int] = {}  # the newest number that came by on the channel of a job somebody listens to
 
-    @asynccontextmanager
-    async def listen(self, channel: str, seen: int = 0, wire: Wire | None = None) -> AsyncIterator[Subscription]:
-        """Hear what is published on ``channel`` from now on; when Redis is away, from when it is back. ``seen`` and
+    def listen(self, channel: str, seen: int = 0, wire: Wire | None = None) -> Listening:
+        """Hear what is published on ``channel`` within a block; when Redis is away, from when it is back. ``seen`` and
         ``wire`` are the subscription's."""
-        subscription = Subscription(seen, wire)
+        return Listening(self, channel, seen, wire)
+
+    def add(self, channel: str, subscription: Subscription) -> None:
         self._listeners[channel].add(subscription)
         self._changed.set()
-        if wire is not None:
-            wire.gone = partial(subscription.put, Ended())
-        if self._closing or (wire is not None and not wire.is_open):
-            subscription.put(Ended())
-        try:
-            yield subscription
-        finally:
-            if wire is not None:
-                wire.gone = None
-            listeners = self._listeners[channel]
-            listeners.discard(subscription)
-            if not listeners:
-                del self._listeners[channel]
-                self.heard.pop(channel, None)
-                self._changed.set()
+        if self._closing:
+            subscription.end()
+
+    def remove(self, channel: str, subscription: Subscription) -> None:
+        listeners = self._listeners[channel]
+        listeners.discard(subscription)
+        if not listeners:
+            del self._listeners[channel]
+            self.heard.pop(channel, None)
+            self._changed.set()
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._supervise(), name="event-hub")

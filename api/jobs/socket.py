@@ -12,7 +12,7 @@ from litestar.params import FromPath
 
 from api.jobs import frames
 from api.jobs.hub import Hub
-from api.jobs.stream import check_room, counted, standing
+from api.jobs.stream import Counted, check_room, standing
 from api.objects import blocking
 from api.problems import closing
 from api.tickets import TICKET
@@ -42,7 +42,7 @@ async def follow_job(socket: WebSocket[Any, Any, Any], job_id: FromPath[UUID]) -
     except MillraceError as error:
         raise closing(error) from error
     await socket.accept(subprotocols="bearer" if "bearer" in _offered(socket) else None)
-    with counted(principal.id), suppress(WebSocketDisconnect):
+    with Counted(principal.id), suppress(WebSocketDisconnect):
         await socket.send_data(_encode({"type": "job", "data": job}).decode())
         gone = asyncio.create_task(_until_gone(socket))
         sending = asyncio.create_task(_send(socket, socket.app.state.hub, job_id, seen))

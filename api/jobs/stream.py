@@ -1,8 +1,8 @@
 """GET /jobs/{id}/events and GET /events: what happens to jobs as server-sent events (WHATWG HTML, section 9.2)."""
 
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -169,15 +169,17 @@ class _Unwatched(ASGIStreamingResponse):
         async for chunk in self.iterator:
             data = chunk if isinstance(chunk, bytes) else chunk.encode()
             await send(HTTPResponseBodyEvent(type="http.response.body", body=data, more_body=True))
+            del chunk, data  # thousands wait here: none of them keeps what it has sent
         await send(HTTPResponseBodyEvent(type="http.response.body", body=b"", more_body=False))
 
 
 async def _frames(account_id: UUID, source: AsyncGenerator[Frame]) -> AsyncIterator[bytes]:
-    with counted(account_id):
+    with Counted(account_id):
         yield b"retry: 1000\n\n"
         async with aclosing(source):
             async for frame in source:
                 yield frame.framed()
+                del frame
 
 
 def check_room(account_id: UUID) -> None:
@@ -187,16 +189,21 @@ def check_room(account_id: UUID) -> None:
         raise TooManyStreams(limit=limit, retry_after=5)
 
 
-@contextmanager
-def counted(account_id: UUID) -> Iterator[None]:
+class Counted:
     """Around an open stream."""
-    _open[account_id] += 1
-    try:
-        yield
-    finally:
-        _open[account_id] -= 1
-        if not _open[account_id]:
-            del _open[account_id]
+
+    __slots__ = ("_account_id",)
+
+    def __init__(self, account_id: UUID) -> None:
+        self._account_id = account_id
+
+    def __enter__(self) -> None:
+        _open[self._account_id] += 1
+
+    def __exit__(self, *_: object) -> None:
+        _open[self._account_id] -= 1
+        if not _open[self._account_id]:
+            del _open[self._account_id]
 
 
 def standing(job_id: UUID, owner_id: UUID | None) -> tuple[Status | None, int]:

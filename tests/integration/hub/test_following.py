@@ -149,19 +149,20 @@ def test_what_pub_sub_has_lost_is_noticed_at_the_second_look() -> None:
 def test_looking_disturbs_no_stream_that_has_heard_everything() -> None:
     async def test() -> None:
         job = Job()
-        async with hub_running() as hub, hub.listen(job.channel) as subscription:
-            watch = Watch(hub)
-            await listening(hub, job, 1)
-            await watch.look()
-            await watch.look()
-            assert await soon(subscription, SOON), "subscribing itself, and perhaps looking, has caused it"
-            while await soon(subscription, 0.2):
-                pass
-            await asyncio.to_thread(job.attempt)
-            assert await soon(subscription, SOON)
-            assert await soon(subscription, SOON)
-            for _ in range(3):
+        async with hub_running() as hub:
+            with hub.listen(job.channel) as subscription:
+                watch = Watch(hub)
+                await listening(hub, job, 1)
                 await watch.look()
-            assert await soon(subscription, 0.2) is None
+                await watch.look()
+                assert await soon(subscription, SOON), "subscribing itself, and perhaps looking, has caused it"
+                while await soon(subscription, 0.2):
+                    pass
+                await asyncio.to_thread(job.attempt)
+                assert await soon(subscription, SOON)
+                assert await soon(subscription, SOON)
+                for _ in range(3):
+                    await watch.look()
+                assert await soon(subscription, 0.2) is None
 
     run(test())

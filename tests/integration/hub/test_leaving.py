@@ -43,21 +43,22 @@ def test_a_reader_that_does_not_read_is_cut_off_with_bounded_memory_and_holds_up
     async def test() -> None:
         job = Job()
         progress = msgspec.json.encode({"job_id": str(job.id), "type": "progress"})
-        async with hub_running() as hub, hub.listen(job.channel) as stalled, hub.listen(job.channel) as reading:
-            await listening(hub, job, 2)
-            heard = 0
-            assert isinstance(await soon(reading, SOON), Reread), "subscribing itself has caused it"
-            for number in range(1, 3 * QUEUE // 64 + 1):
-                await asyncio.to_thread(publish, job.channel, progress, 64)
-                while heard < number * 64 and (message := await soon(reading, SOON)):
-                    heard += isinstance(message, Told)
-                assert len(stalled._messages) <= QUEUE
-            assert heard == 3 * QUEUE // 64 * 64
-            rest = []
-            while message := await soon(stalled, 0.1):
-                rest.append(message)
-            assert any(isinstance(message, Ended) for message in rest)
-            assert len(rest) < QUEUE
+        async with hub_running() as hub:
+            with hub.listen(job.channel) as stalled, hub.listen(job.channel) as reading:
+                await listening(hub, job, 2)
+                heard = 0
+                assert isinstance(await soon(reading, SOON), Reread), "subscribing itself has caused it"
+                for number in range(1, 3 * QUEUE // 64 + 1):
+                    await asyncio.to_thread(publish, job.channel, progress, 64)
+                    while heard < number * 64 and (message := await soon(reading, SOON)):
+                        heard += isinstance(message, Told)
+                    assert len(stalled._messages) <= QUEUE
+                assert heard == 3 * QUEUE // 64 * 64
+                rest = []
+                while message := await soon(stalled, 0.1):
+                    rest.append(message)
+                assert any(isinstance(message, Ended) for message in rest)
+                assert len(rest) < QUEUE
 
     run(test())
 
