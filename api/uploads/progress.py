@@ -69,7 +69,7 @@ class Progress:
     async def reserve(self, received: int) -> None:
         """Before anything is sent to the store that would have to be taken back. Raises StorageQuotaExceeded."""
         if self._standing.length is None and quotas.limited():
-            await blocking(receiving.reserve, self._standing, received)
+            await blocking(receiving.reserve, self._held, self._standing, received)
 
     async def write_part(self, batch: Batch) -> None:
         await self.reserve(self.kept + batch.held)
