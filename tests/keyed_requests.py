@@ -69,7 +69,7 @@ def objects(stack: Stack) -> set[Path]:
     return {path for path in (stack.data_dir / "s3" / "millrace" / "inputs").rglob("*") if path.is_file()}
 
 
-def until(what: Callable[[], Any], seconds: float = 10) -> Any:
+def until(what: Callable[[], Any], seconds: float = 40) -> Any:
     deadline = time.monotonic() + seconds
     while not (found := what()):
         assert time.monotonic() < deadline, "it did not come true"

@@ -254,7 +254,11 @@ def test_no_order_of_uploads_deletes_and_sweeps_loses_a_named_object(
 
     with ThreadPoolExecutor(5) as pool:
         running = [pool.submit(upload, number) for number in range(3)] + [pool.submit(sweep) for _ in range(2)]
-        time.sleep(4)
+        began = time.monotonic()
+        while (gone := time.monotonic() - began) < 4 or (
+            gone < 60 and (counts["committed"] <= 20 or not counts["refused"])
+        ):
+            time.sleep(0.1)
         over.set()
         for one in running:
             one.result(30)
