@@ -14,7 +14,7 @@ MORE    = tests/console $(addprefix tests/integration/test_,cli.py client.py dem
 	tus_post.py upload_memory.py webhooks.py webhooks_live.py)
 # and what stands beside the core: a module's own tests
 RECORDINGS = tests/console/test_recordings.py $(addprefix tests/integration/test_,calls.py calls_retention.py \
-	fetching.py mail_servers.py mango.py recordings.py recordings_killed.py)
+	fetching.py mail_failures.py mail_servers.py mango.py recordings.py recordings_killed.py recordings_renumbered.py)
 PYTEST  = $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 # what a broker could make a difference to; the rest of the tests do without one, or are about Redis itself
 ON_ANY_BROKER = $(addprefix tests/integration/test_,whole_way.py failures.py control.py workers_lost.py) \

@@ -216,7 +216,7 @@ def _check(mailbox_id: UUID) -> Check:
             session.open(readonly=True)
             folders = session.folders()
             uids = session.search(access.rules, days=access.rules.max_age_days)
-            found = [one for some, _ in session.described(uids[-LOOKED_AT:], access.rules) for one in some]
+            found = [one for look in session.described(uids[-LOOKED_AT:], access.rules) for one in look.found]
     except MailboxLoginRefused as error:
         with transaction() as connection:
             mailboxes.note_failure(connection, mailbox_id, error)

@@ -30,6 +30,7 @@ _name_job = text("UPDATE mailboxes SET job_id = :job_id WHERE id = :id")
 # A rerun of an older job becomes the mailbox's job as soon as no other is.
 _become = text(f"""
     UPDATE mailboxes SET job_id = :job_id WHERE id = :id AND enabled AND (job_id = :job_id OR {_free}) RETURNING id""")
+_is_rerun = text("SELECT parent_id IS NOT NULL FROM jobs WHERE id = :id")
 
 
 def order_due(connection: Connection, limit: int) -> list[Ordered]:
@@ -58,6 +59,11 @@ def order_asked(
 def become(connection: Connection, mailbox_id: UUID, job_id: UUID) -> bool:
     """Whether the job is the mailbox's one job now; not while another is unfinished, or the mailbox is disabled."""
     return connection.execute(_become, {"id": mailbox_id, "job_id": job_id}).first() is not None
+
+
+def is_rerun(connection: Connection, job_id: UUID) -> bool:
+    """Whether somebody has asked for an earlier job again (POST /jobs/{id}/retry)."""
+    return bool(connection.execute(_is_rerun, {"id": job_id}).scalar())
 
 
 def _order(connection: Connection, row: Row[Any], days_back: int | None) -> Ordered:
