@@ -8,13 +8,13 @@ export FILE ?=
 JOBS   ?= 3
 TESTS  ?= tests/faults/test_short_chaos.py tests/integration tests/unit
 # the ways in and out beside the main job: a target of their own keeps `make test` under five minutes
-MORE    = tests/console $(addprefix tests/integration/test_,cli.py client.py demo.py digests.py direct.py equal_files.py \
-	inspections.py member_memory.py members.py quotas.py quotas_resumable.py redirects.py rough_streams.py sessions.py \
-	slow_clients.py upload_places.py tus_clients.py tus_delete.py tus_head.py tus_interrupted.py tus_killed.py tus_options.py tus_patch.py \
-	tus_post.py upload_memory.py webhooks.py webhooks_live.py)
+MORE    = tests/console $(addprefix tests/integration/,cli webhooks) $(addprefix tests/integration/test_,client.py demo.py \
+	digests.py direct.py equal_files.py inspections.py member_memory.py members.py quotas.py quotas_resumable.py \
+	redirects.py rough_streams.py sessions.py slow_clients.py upload_places.py tus_clients.py tus_delete.py tus_head.py \
+	tus_interrupted.py tus_killed.py tus_options.py tus_patch.py tus_post.py upload_memory.py webhooks_live.py)
 # and what stands beside the core: a module's own tests
-RECORDINGS = tests/console/test_recordings.py $(addprefix tests/integration/test_,calls.py calls_retention.py \
-	fetching.py mail_failures.py mail_servers.py mango.py recordings.py recordings_killed.py recordings_renumbered.py)
+RECORDINGS = tests/console/recordings tests/integration/calls $(addprefix tests/integration/test_,calls_retention.py \
+	fetching.py mail_failures.py mail_servers.py mailboxes.py mango.py recordings.py recordings_killed.py recordings_renumbered.py)
 PYTEST  = $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 # what a broker could make a difference to; the rest of the tests do without one, or are about Redis itself
 ON_ANY_BROKER = $(addprefix tests/integration/test_,whole_way.py failures.py control.py workers_lost.py) \

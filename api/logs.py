@@ -10,6 +10,7 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.health import observe
 from domain.errors import MillraceError
+from domain.errors.requests import NotFound
 from domain.identity import new_id
 
 _log = structlog.get_logger("api.access")
@@ -52,6 +53,8 @@ class RequestEnvelope:
             elif message["type"] == "websocket.accept":
                 status, first_byte = 101, time.perf_counter() - began
             elif message["type"] == "websocket.close" and status is None:
+                if not scope.get("path_template"):  # Litestar calls an unknown path of a WebSocket a 4500
+                    message = {**message, "code": 4000 + NotFound.status, "reason": NotFound.code}
                 # refused before it was accepted would be a bare 403, of which a browser tells a script nothing
                 code = message.get("code", 1000)
                 status = code - 4000 if 4400 <= code < 4600 else 403

@@ -117,7 +117,11 @@ async def authenticate(token: str) -> Principal:
     known = await _fresh(account_id)
     if known is None or known.generation != claims["gen"]:
         raise NotAuthenticated
-    return Principal(id=known.id, username=known.username, role=known.role)
+    return _principal(known)
+
+
+def _principal(known: Credentials) -> Principal:
+    return Principal(id=known.id, username=known.username, role=known.role, generation=known.generation)
 
 
 _cache: dict[UUID, tuple[float, Credentials | None]] = {}
@@ -167,10 +171,11 @@ async def _caller(connection: Connection, handler: BaseRouteHandler) -> Principa
     ticket = connection.query_params.get("ticket") if handler.opt.get("ticket") else None
     if ticket is None or "authorization" in connection.headers:
         return await authenticate(_bearer(connection))
-    known = await _fresh(await redeem(connection, str(ticket)))
-    if known is None:
+    account_id, generation = await redeem(connection, str(ticket))
+    known = await _fresh(account_id)
+    if known is None or known.generation != generation:
         raise NotAuthenticated
-    return Principal(id=known.id, username=known.username, role=known.role)
+    return _principal(known)
 
 
 async def current_principal(scope: Scope) -> Principal:

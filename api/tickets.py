@@ -43,26 +43,27 @@ async def issue_ticket(request: Request[Any, Any, Any], principal: NamedDependen
     opens one stream, once, within a minute; an `EventSource` that reconnects by itself needs a new one."""
     ticket = secrets.token_urlsafe(32)
     try:
-        await _redis(request).set(_key(ticket), str(principal.id), ex=SECONDS)
+        await _redis(request).set(_key(ticket), f"{principal.id} {principal.generation}", ex=SECONDS)
     except RedisError as error:
         raise TicketsUnavailable(retry_after=1) from error
     return Ticket(ticket=ticket, expires_in=SECONDS)
 
 
-async def redeem(connection: Any, ticket: str) -> UUID:
-    """The account it was issued to; it is spent by this.
+async def redeem(connection: Any, ticket: str) -> tuple[UUID, int]:
+    """The account it was issued to and the generation of its password; it is spent by this.
 
     Raises:
         NotAuthenticated: it was never issued, is spent, or a minute old.
         TicketsUnavailable: Redis is away.
     """
     try:
-        account_id = await _redis(connection).getdel(_key(ticket))
+        found = await _redis(connection).getdel(_key(ticket))
     except RedisError as error:
         raise TicketsUnavailable(retry_after=1) from error
-    if account_id is None:
+    if found is None:
         raise NotAuthenticated
-    return UUID(account_id if isinstance(account_id, str) else account_id.decode())
+    account_id, generation = (found if isinstance(found, str) else found.decode()).split()
+    return UUID(account_id), int(generation)
 
 
 def _key(ticket: str) -> str:

@@ -22,7 +22,6 @@ from msgspec import convert
 from sqlalchemy import text
 
 from benchmarks.measure import Pair, Report, Run, alternate
-from domain.identity import new_id
 from domain.pipelines import JobInStep
 from domain.recordings.mailboxes import MailboxOrder
 from stack.imap import HOST, MailServer, serving
@@ -30,6 +29,7 @@ from stack.up import running
 from storage.database import autocommit, transaction
 from storage.recordings import mailboxes, polling
 from tests import dovecot
+from tests.job_rows import account
 from tests.mailbox_corpus import big
 from tests.own_settings import settings_of
 from workers.recordings.fetch import fetch
@@ -87,7 +87,7 @@ def _mail(name: str) -> Iterator[MailServer]:
 
 
 def _measure(name: str, mail: MailServer, pairs: int, letters: int, size: int, large: int) -> list[Report]:
-    owner = _account()
+    owner = account()
     report = Report(f"fetching-{name}", "MB/s", "0.8 or more", "higher")
     alone: list[Pair] = []
     spent: list[dict[str, float]] = []
@@ -142,16 +142,6 @@ def _by_process() -> dict[str, float]:
         if (name := next((name for word, name in SERVERS.items() if word in command), None)) is not None:
             spent[name] = spent.get(name, 0) + times.user + times.system
     return spent
-
-
-def _account() -> UUID:
-    owner = new_id()
-    with autocommit() as connection:
-        connection.execute(
-            text("INSERT INTO accounts (id, username, password_hash) VALUES (:id, :name, 'x')"),
-            {"id": owner, "name": f"u{owner}"},
-        )
-    return owner
 
 
 def _ours(owner: UUID, mail: MailServer, folder: str, *, looks: bool = False) -> tuple[Run, Run, int]:

@@ -111,6 +111,7 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     id: UUID
     username: str
     role: Role
+    generation: int  # of its password: one more with each new one
 
     @property
     def is_admin(self) -> bool:

@@ -1,6 +1,6 @@
 """The accounts table and every statement on it."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
@@ -29,7 +29,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from domain.accounts import Account, AccountPage, Registration, Role
+from domain.accounts import Account, AccountPage, Principal, Registration, Role
 from domain.errors.accounts import AccountInUse, AlreadyTaken, LastAdmin
 from domain.errors.neighbours import BadSetting
 from domain.errors.requests import NotFound
@@ -124,6 +124,14 @@ def credentials(username: str) -> Credentials | None:
 
 def credentials_by_id(account_id: UUID) -> Credentials | None:
     return _credentials(accounts.c.id == account_id)
+
+
+def principals(ids: Collection[UUID]) -> set[Principal]:
+    """Those of the accounts that are there, as they are now."""
+    columns = [accounts.c[name] for name in Principal.__struct_fields__]
+    with autocommit() as connection:
+        rows = connection.execute(select(*columns).where(accounts.c.id.in_(ids)))
+        return {Principal(**row._mapping) for row in rows}
 
 
 def page(limit: int, after: UUID | None) -> AccountPage:

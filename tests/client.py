@@ -11,6 +11,8 @@ import httpx
 from httpx_sse import connect_sse
 
 FINAL = ("succeeded", "failed", "cancelled")
+ADMIN = {"username": "root.admin", "password": "an admin of the tests"}
+WITH_ADMIN = {f"ADMIN_{name.upper()}": value for name, value in ADMIN.items()}  # settings of a stack that has one
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,12 @@ class User:
             self.http.post("/auth/register", json=account).raise_for_status()
             token = self.http.post("/auth/login", json=account).raise_for_status().json()["access_token"]
         self.http.headers["Authorization"] = f"Bearer {token}"
+
+    @classmethod
+    def admin(cls, url: str) -> "User":
+        """The admin of a stack with the settings ``WITH_ADMIN``."""
+        answer = httpx.post(f"{url}/api/v1/auth/login", json=ADMIN, timeout=30, trust_env=False)
+        return cls(url, answer.raise_for_status().json()["access_token"])
 
     def __enter__(self) -> "User":
         return self

@@ -16,6 +16,7 @@ from domain.pipelines import Pipeline, ResultFile, Retry, Step
 from storage.database import autocommit, transaction
 from storage.jobs import commands, transitions
 from storage.jobs.sweep import Due
+from tests.job_rows import account
 
 OWNERS, OWNER_LIMIT, REPUBLISH = 2, 2, 30.0
 _retry = Retry(attempts=3, base_seconds=0, cap_seconds=0)
@@ -67,7 +68,6 @@ _age_circuits = text(
 _file = text("""
     INSERT INTO files (id, owner_id, filename, object_key, name, size, content_type, sha256, kind)
     VALUES (:id, :owner, :key, :key, 'a.txt', 3, 'text/plain', 'x', 'single')""")
-_account = text("INSERT INTO accounts (id, username, password_hash) VALUES (:id, :name, 'x')")
 
 
 @dataclass
@@ -93,10 +93,7 @@ class Jobs:
     dead: set[str] = field(default_factory=set)  # workers
 
     def __post_init__(self) -> None:
-        self.owners = [new_id() for _ in range(OWNERS)]
-        with autocommit() as connection:
-            for owner in self.owners:
-                connection.execute(_account, {"id": owner, "name": f"u{owner}"})
+        self.owners = [account() for _ in range(OWNERS)]
 
     def order(self, owner: int, kind: str, priority: Priority, *, file: bool) -> Due | None:
         job = commands.NewJob(

@@ -16,6 +16,17 @@ from storage.jobs.transitions import Claim
 PARAMS = {"profile": "default", "threshold": 0.5}
 
 
+def account() -> UUID:
+    """Somebody to own things, whom nobody can log in as."""
+    owner = new_id()
+    with autocommit() as connection:
+        connection.execute(
+            text("INSERT INTO accounts (id, username, password_hash) VALUES (:id, :name, 'x')"),
+            {"id": owner, "name": f"u{owner}"},
+        )
+    return owner
+
+
 def pending(kind: str = "inference") -> UUID:
     """A job without its file."""
     return _made(kind, "inspect", has_file=False)
@@ -78,12 +89,8 @@ def clear() -> None:
 
 
 def _made(kind: str, step: str, *, has_file: bool) -> UUID:
-    owner, file = new_id(), new_id()
+    owner, file = account(), new_id()
     with autocommit() as connection:
-        connection.execute(
-            text("INSERT INTO accounts (id, username, password_hash) VALUES (:id, :name, 'x')"),
-            {"id": owner, "name": f"u{owner}"},
-        )
         if has_file:
             connection.execute(
                 text("""INSERT INTO files (id, owner_id, filename, object_key, name, size, content_type, sha256, kind)

@@ -6,7 +6,6 @@ from uuid import UUID
 from msgspec import convert
 from sqlalchemy import text
 
-from domain.identity import new_id
 from domain.pipelines import Done, JobInStep, Outcome
 from domain.recordings.mailboxes import MailboxOrder
 from stack.imap import MailServer
@@ -24,16 +23,6 @@ class Heedful:
 
     def checkpoint(self) -> None:
         pass
-
-
-def account() -> UUID:
-    owner = new_id()
-    with autocommit() as connection:
-        connection.execute(
-            text("INSERT INTO accounts (id, username, password_hash) VALUES (:id, :name, 'x')"),
-            {"id": owner, "name": f"u{owner}"},
-        )
-    return owner
 
 
 def mailbox_of(owner: UUID, mail: MailServer, **more: Any) -> UUID:

@@ -58,7 +58,7 @@ class Receiver:
     def of(self, path: str) -> list[Received]:
         return [one for one in list(self.requests) if one.path == path]
 
-    def wait(self, path: str, number: int = 1, seconds: float = 15) -> list[Received]:
+    def wait(self, path: str, number: int = 1, seconds: float = 40) -> list[Received]:
         """At least so many requests of a path."""
         until(lambda: len(self.of(path)) >= number, seconds)
         return self.of(path)
@@ -123,7 +123,7 @@ class Receiver:
         return Handler
 
 
-def until(true: Callable[[], Any], seconds: float = 15) -> None:
+def until(true: Callable[[], Any], seconds: float = 40) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, f"not within {seconds} s"

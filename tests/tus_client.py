@@ -101,7 +101,7 @@ def sending(tus: Tus, path: str, offset: int, announced: int) -> Iterator[socket
     where = urlsplit(tus.url)
     said = {**TUS, "Host": where.netloc, "Authorization": tus.http.headers["Authorization"], "Content-Type": OCTETS}
     said |= {"Upload-Offset": str(offset), "Content-Length": str(announced)}
-    with socket.create_connection((where.hostname, where.port), 10) as raw:
+    with socket.create_connection((where.hostname, where.port), 60) as raw:
         lines = [f"PATCH {path} HTTP/1.1", *(f"{name}: {value}" for name, value in said.items()), "", ""]
         raw.sendall("\r\n".join(lines).encode())
         eventually(lambda: _is_claimed(path))
@@ -114,7 +114,7 @@ def _is_claimed(path: str) -> bool:
         return bool(connection.execute(claim, {"id": path.rpartition("/")[2]}).scalar())
 
 
-def eventually(what: Callable[[], Any], seconds: float = 15) -> Any:
+def eventually(what: Callable[[], Any], seconds: float = 40) -> Any:
     deadline = time.monotonic() + seconds
     while not (answer := what()):
         assert time.monotonic() < deadline, "it did not happen"

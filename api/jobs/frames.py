@@ -12,6 +12,7 @@ import msgspec
 from api.jobs.hub import Ended, Hub, Quiet, Reread, Told, framed
 from api.objects import blocking
 from api.server import Wire
+from domain.accounts import Principal
 from domain.jobs import TERMINAL, Event, EventType
 from storage import events, feeds
 from storage.database import autocommit
@@ -32,12 +33,16 @@ class Frame(NamedTuple):
 
 
 ALIVE = Frame(None, None, b"")
+BEGUN = Frame(None, None, b"", b"retry: 1000\n\n")  # it is listened; an EventSource comes back after a second
 
 
-async def of_job(hub: Hub, job_id: UUID, seen: int, wire: Wire | None = None) -> AsyncGenerator[Frame]:
+async def of_job(
+    hub: Hub, reader: Principal, job_id: UUID, seen: int, wire: Wire | None = None
+) -> AsyncGenerator[Frame]:
     """The events of a job that follow number ``seen``, to the terminal one; without those that the hub, while this
     waits, writes to ``wire`` itself."""
-    with hub.listen(events.channel(job_id), seen, wire) as heard:
+    with hub.listen(events.channel(job_id), reader, seen, wire) as heard:
+        yield BEGUN
         end: Told | None = None
         while True:
             while stored := await blocking(_replay, job_id, heard.seen):
@@ -70,16 +75,19 @@ async def of_job(hub: Hub, job_id: UUID, seen: int, wire: Wire | None = None) ->
                     break  # one before it is missing
 
 
-async def of_owner(hub: Hub, owner_id: UUID, position: str | None, wire: Wire | None = None) -> AsyncGenerator[Frame]:
-    """The events of all jobs of an owner after ``position`` (None: from now on), without end; ``wire`` as above."""
-    with hub.listen(events.owner_channel(owner_id), wire=wire) as heard:
+async def of_owner(
+    hub: Hub, reader: Principal, position: str | None, wire: Wire | None = None
+) -> AsyncGenerator[Frame]:
+    """The events of all jobs of the reader after ``position`` (None: from now on), without end; ``wire`` as above."""
+    with hub.listen(events.owner_channel(reader.id), reader, wire=wire) as heard:
+        yield BEGUN
         here = position if position is not None else await blocking(_now)
         if position is None:
             yield Frame(here, None, b"")  # whoever loses the connection before the first event resumes here
         while True:
             more = True
             while more:
-                fresh, here, more = await blocking(_news, owner_id, here)
+                fresh, here, more = await blocking(_news, reader.id, here)
                 for place, event in fresh:
                     yield Frame(place, event.type, _encode(event))
             while True:

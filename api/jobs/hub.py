@@ -5,11 +5,12 @@ a lost connection is re-made, and every stream is told to read the table again.
 """
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import Any, Self
+from uuid import UUID
 
 import msgspec
 import redis.asyncio
@@ -18,6 +19,8 @@ from litestar import Litestar
 from redis.asyncio.client import PubSub
 
 from api.server import Wire, chunk_of
+from domain.accounts import Principal
+from domain.errors.accounts import TooManyStreams
 from domain.jobs import TERMINAL, EventType
 from storage import events
 from storage.configuration import settings
@@ -132,14 +135,14 @@ class Subscription:
 class Listening(Subscription):
     """A subscription of the hub for a block. A class, and not a generator: there are thousands of them."""
 
-    __slots__ = ("_channel", "_hub")
+    __slots__ = ("_channel", "_hub", "_reader")
 
-    def __init__(self, hub: "Hub", channel: str, seen: int, wire: Wire | None) -> None:
+    def __init__(self, hub: "Hub", channel: str, reader: Principal, seen: int, wire: Wire | None) -> None:
         super().__init__(seen, wire)
-        self._hub, self._channel = hub, channel
+        self._hub, self._channel, self._reader = hub, channel, reader
 
     def __enter__(self) -> Self:
-        self._hub.add(self._channel, self)
+        self._hub.add(self._channel, self._reader, self)
         if self._wire is not None:
             self._wire.gone = self.end
             if not self._wire.is_open:
@@ -149,7 +152,7 @@ class Listening(Subscription):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if self._wire is not None:
             self._wire.gone = None
-        self._hub.remove(self._channel, self)
+        self._hub.remove(self._channel, self._reader, self)
 
 
 class Hub:
@@ -160,6 +163,8 @@ class Hub:
             redis_url, socket_connect_timeout=2, socket_keepalive=True, health_check_interval=15
         )
         self._listeners: defaultdict[str, set[Subscription]] = defaultdict(set)
+        self._readers: defaultdict[Principal, set[Subscription]] = defaultdict(set)
+        self._open: Counter[UUID] = Counter()  # streams of this process, by the account that reads them
         self._pubsub: PubSub | None = None
         self._changed = asyncio.Event()  # somebody began to listen, or the last one ceased to
         self._task: asyncio.Task[None] | None = None
@@ -167,18 +172,32 @@ class Hub:
         self._closing = False
         self.heard: dict[str, int] = {}  # the newest number that came by on the channel of a job somebody listens to
 
-    def listen(self, channel: str, seen: int = 0, wire: Wire | None = None) -> Listening:
+    def check_room(self, account_id: UUID) -> None:
+        """Raises TooManyStreams when the account has as many open as it may have."""
+        limit = settings().owner_streams
+        if self._open[account_id] >= limit:
+            raise TooManyStreams(limit=limit, retry_after=5)
+
+    def listen(self, channel: str, reader: Principal, seen: int = 0, wire: Wire | None = None) -> Listening:
         """Hear what is published on ``channel`` within a block; when Redis is away, from when it is back. ``seen`` and
         ``wire`` are the subscription's."""
-        return Listening(self, channel, seen, wire)
+        return Listening(self, channel, reader, seen, wire)
 
-    def add(self, channel: str, subscription: Subscription) -> None:
+    def add(self, channel: str, reader: Principal, subscription: Subscription) -> None:
         self._listeners[channel].add(subscription)
+        self._readers[reader].add(subscription)
+        self._open[reader.id] += 1
         self._changed.set()
         if self._closing:
             subscription.end()
 
-    def remove(self, channel: str, subscription: Subscription) -> None:
+    def remove(self, channel: str, reader: Principal, subscription: Subscription) -> None:
+        self._open[reader.id] -= 1
+        if not self._open[reader.id]:
+            del self._open[reader.id]
+        self._readers[reader].discard(subscription)
+        if not self._readers[reader]:
+            del self._readers[reader]
         listeners = self._listeners[channel]
         listeners.discard(subscription)
         if not listeners:
@@ -207,6 +226,15 @@ class Hub:
     def channels(self, prefix: str) -> list[str]:
         """Those with ``prefix`` that somebody listens to."""
         return [channel for channel in self._listeners if channel.startswith(prefix)]
+
+    def readers(self) -> list[Principal]:
+        """Those who have streams open, as they were when they opened them."""
+        return list(self._readers)
+
+    def dismiss(self, reader: Principal) -> None:
+        """End all streams of one who has lost the right to them."""
+        for subscription in self._readers.get(reader, ()):
+            subscription.end()
 
     def tell(self, channel: str, message: Message) -> None:
         """Put ``message`` to all who listen to ``channel``."""

@@ -1,6 +1,7 @@
 """WS /ws/jobs/{id}: a job's events over a WebSocket, for clients that would rather not read server-sent events."""
 
 import asyncio
+from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from typing import Any
 from uuid import UUID
@@ -11,15 +12,17 @@ from litestar.exceptions import WebSocketDisconnect
 from litestar.params import FromPath
 
 from api.jobs import frames
+from api.jobs.frames import Frame
 from api.jobs.hub import Hub
-from api.jobs.stream import Counted, check_room, standing
+from api.jobs.reading import owner_of
+from api.jobs.stream import standing
 from api.objects import blocking
 from api.problems import closing
 from api.tickets import TICKET
 from domain.accounts import Principal
 from domain.errors import MillraceError
 from domain.errors.requests import Invalid, NotFound
-from domain.jobs import FINAL, TERMINAL, Job
+from domain.jobs import FINAL, TERMINAL, Job, Status
 from storage.database import autocommit
 from storage.jobs import views
 
@@ -37,15 +40,20 @@ async def follow_job(socket: WebSocket[Any, Any, Any], job_id: FromPath[UUID]) -
     principal: Principal = socket.scope["user"]
     try:
         seen = _after(socket)
-        check_room(principal.id)
-        job = await blocking(_job, job_id, None if principal.is_admin else principal.id)
+        hub: Hub = socket.app.state.hub
+        hub.check_room(principal.id)
+        job, status, last = await blocking(_job, job_id, owner_of(principal))
     except MillraceError as error:
         raise closing(error) from error
     await socket.accept(subprotocols="bearer" if "bearer" in _offered(socket) else None)
-    with Counted(principal.id), suppress(WebSocketDisconnect):
+    with suppress(WebSocketDisconnect):
         await socket.send_data(_encode({"type": "job", "data": job}).decode())
+        seen = min(seen, last)
+        if status in FINAL and seen >= last:
+            await socket.close(code=DONE)
+            return
         gone = asyncio.create_task(_until_gone(socket))
-        sending = asyncio.create_task(_send(socket, socket.app.state.hub, job_id, seen))
+        sending = asyncio.create_task(_send(socket, frames.of_job(hub, principal, job_id, seen), job_id, seen))
         try:
             await asyncio.wait({gone, sending}, return_when=asyncio.FIRST_COMPLETED)
             if sending.done():
@@ -56,9 +64,9 @@ async def follow_job(socket: WebSocket[Any, Any, Any], job_id: FromPath[UUID]) -
             await asyncio.gather(gone, sending, return_exceptions=True)
 
 
-async def _send(socket: WebSocket[Any, Any, Any], hub: Hub, job_id: UUID, seen: int) -> bool:
+async def _send(socket: WebSocket[Any, Any, Any], source: AsyncGenerator[Frame], job_id: UUID, seen: int) -> bool:
     """Send until the job has ended (True) or the stream (False)."""
-    async with aclosing(frames.of_job(hub, job_id, seen)) as source:
+    async with aclosing(source):
         async for frame in source:
             if frame.type is not None:
                 await socket.send_data(frame.data.decode())
@@ -87,9 +95,11 @@ def _offered(socket: WebSocket[Any, Any, Any]) -> list[str]:
     return [word.strip() for word in socket.headers.get("sec-websocket-protocol", "").split(",")]
 
 
-def _job(job_id: UUID, owner_id: UUID | None) -> Job:
+def _job(job_id: UUID, owner_id: UUID | None) -> tuple[Job, Status | None, int]:
+    """With the status and the number of the last event, which may be newer than the job."""
     with autocommit() as connection:
         job = views.one(connection, job_id, owner_id)
+        status, last = views.standing(connection, job_id, owner_id)
     if job is None:
         raise NotFound(what="job")
-    return job
+    return job, status, last

@@ -1,6 +1,5 @@
 """GET /jobs/{id}/events and GET /events: what happens to jobs as server-sent events (WHATWG HTML, section 9.2)."""
 
-from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Annotated, Any
@@ -28,12 +27,10 @@ from domain.errors.accounts import TooManyStreams
 from domain.errors.requests import Invalid, NotFound
 from domain.jobs import FINAL, Event, Status
 from storage import feeds
-from storage.configuration import settings
 from storage.database import autocommit
 from storage.jobs import views
 
 _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-_open: Counter[UUID] = Counter()  # streams of this process, by the account that reads them
 
 
 _SAMPLE = b"".join(
@@ -85,8 +82,9 @@ async def stream_events(
     if job in FINAL and seen >= last:
         return Response(None, status_code=204)
     hub: Hub = request.app.state.hub
+    hub.check_room(principal.id)
     wire = _wire(request)
-    return _stream(principal.id, frames.of_job(hub, job_id, min(seen, last), wire), wire)
+    return _stream(frames.of_job(hub, principal, job_id, min(seen, last), wire), wire)
 
 
 @get(
@@ -128,8 +126,10 @@ async def stream_all_events(
         position = feeds.BEGINNING
     if position is not None:
         await blocking(_checked, principal.id, position)
+    hub: Hub = request.app.state.hub
+    hub.check_room(principal.id)
     wire = _wire(request)
-    return _stream(principal.id, frames.of_owner(request.app.state.hub, principal.id, position, wire), wire)
+    return _stream(frames.of_owner(hub, principal, position, wire), wire)
 
 
 def _wire(request: Request[Any, Any, Any]) -> Wire | None:
@@ -146,11 +146,9 @@ def _position(last_event_id: str | None, after: int | None) -> int:
     return int(last_event_id)
 
 
-def _stream(account_id: UUID, source: AsyncGenerator[Frame], wire: Wire | None) -> Stream:
-    """Raises TooManyStreams."""
-    check_room(account_id)
+def _stream(source: AsyncGenerator[Frame], wire: Wire | None) -> Stream:
     kind = Stream if wire is None else Unwatched
-    return kind(_frames(account_id, source), media_type="text/event-stream", headers=_HEADERS)
+    return kind(_frames(source), media_type="text/event-stream", headers=_HEADERS)
 
 
 class Unwatched(Stream):
@@ -173,37 +171,11 @@ class _Unwatched(ASGIStreamingResponse):
         await send(HTTPResponseBodyEvent(type="http.response.body", body=b"", more_body=False))
 
 
-async def _frames(account_id: UUID, source: AsyncGenerator[Frame]) -> AsyncIterator[bytes]:
-    with Counted(account_id):
-        yield b"retry: 1000\n\n"
-        async with aclosing(source):
-            async for frame in source:
-                yield frame.framed()
-                del frame
-
-
-def check_room(account_id: UUID) -> None:
-    """Raises TooManyStreams when the account has as many open as it may have."""
-    limit = settings().owner_streams
-    if _open[account_id] >= limit:
-        raise TooManyStreams(limit=limit, retry_after=5)
-
-
-class Counted:
-    """Around an open stream."""
-
-    __slots__ = ("_account_id",)
-
-    def __init__(self, account_id: UUID) -> None:
-        self._account_id = account_id
-
-    def __enter__(self) -> None:
-        _open[self._account_id] += 1
-
-    def __exit__(self, *_: object) -> None:
-        _open[self._account_id] -= 1
-        if not _open[self._account_id]:
-            del _open[self._account_id]
+async def _frames(source: AsyncGenerator[Frame]) -> AsyncIterator[bytes]:
+    async with aclosing(source):
+        async for frame in source:
+            yield frame.framed()
+            del frame
 
 
 def standing(job_id: UUID, owner_id: UUID | None) -> tuple[Status | None, int]:

@@ -1,6 +1,7 @@
 """What pub/sub has lost: Redis promises no delivery, so the table is asked about everything that is listened to.
 
-Two statements a second for the whole process, however many streams it has.
+And who listens is looked up again: a new password ends what was opened with the old one. Three statements a second for
+the whole process, however many streams it has.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ from litestar import Litestar
 from api.jobs.hub import Ended, Hub, Reread
 from api.objects import blocking
 from domain.errors.neighbours import DatabaseUnavailable
-from storage import events, feeds
+from storage import accounts, events, feeds
 from storage.database import autocommit
 
 SECONDS = 0.8  # a lost message is made up for after two looks at most
@@ -31,13 +32,21 @@ class Watch:
         self._position: str | None = None
 
     async def look(self) -> None:
-        """Tell the streams that have missed something. Raises DatabaseUnavailable."""
+        """Tell the streams that have missed something, and end those whose reader is not who they were.
+
+        Raises DatabaseUnavailable.
+        """
         if jobs := self._hub.channels(events.JOB_CHANNEL):
             await self._look_at_jobs(jobs)
         if owners := self._hub.channels(events.OWNER_CHANNEL):
             await self._look_at_owners(owners)
         else:
             self._position = None
+        if readers := self._hub.readers():
+            known = await blocking(accounts.principals, {reader.id for reader in readers})
+            for reader in readers:
+                if reader not in known:
+                    self._hub.dismiss(reader)
 
     async def _look_at_jobs(self, channels: list[str]) -> None:
         ids = {channel: UUID(channel.removeprefix(events.JOB_CHANNEL)) for channel in channels}

@@ -9,6 +9,7 @@ from msgspec import UNSET
 from sqlalchemy import Connection, Row, select, text
 
 from domain.errors import MillraceError
+from domain.errors.recordings import MailboxLoginRefused
 from domain.errors.requests import Invalid, NotFound
 from domain.identity import new_id
 from domain.recordings.mailboxes import (
@@ -84,11 +85,19 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
     last_uid: int
     revision: int
     error_code: str | None
+    error_message: str | None
 
     @property
     def source(self) -> str:
         """Whose numbers a folder's are: those of another account, or another server, mean other messages."""
         return f"{self.username}@{self.host.lower()}:{self.port}"
+
+    @property
+    def refused(self) -> MailboxLoginRefused | None:
+        """The login that was refused, as long as nothing was changed: there is no need to try it again."""
+        if self.enabled or self.error_code != MailboxLoginRefused.code:
+            return None
+        return MailboxLoginRefused(reason=str(self.error_message).partition(": ")[2])
 
     @property
     def zone(self) -> ZoneInfo:
@@ -154,6 +163,8 @@ def change(connection: Connection, mailbox_id: UUID, change: MailboxChange) -> M
     if {"host", "port", "username", "folder", "rules"} & given.keys():
         values |= {"uidvalidity": None, "last_uid": 0, "revision": mailboxes.c.revision + 1}
         claiming.withdraw(connection, mailbox_id)
+    if {"host", "port", "security", "auth", "username", "secret"} & given.keys():
+        values |= {"failures": 0, "error_code": None, "error_message": None}
     statement = mailboxes.update().where(mailboxes.c.id == mailbox_id)
     return _found(
         connection.execute(statement.values(**values, updated_at=text("now()")).returning(*_seen)).one_or_none()

@@ -26,6 +26,8 @@ _asked = text(f"""
     WHERE enabled AND (CAST(:owner_id AS uuid) IS NULL OR owner_id = :owner_id)
         AND (CAST(:id AS uuid) IS NULL OR id = :id)
     ORDER BY id LIMIT 100 FOR NO KEY UPDATE""")
+_refused = text(f"""
+    SELECT id, owner_id, username, host, {_free} AS free FROM mailboxes WHERE id = :id FOR NO KEY UPDATE""")
 _name_job = text("UPDATE mailboxes SET job_id = :job_id WHERE id = :id")
 # A rerun of an older job becomes the mailbox's job as soon as no other is.
 _become = text(f"""
@@ -54,6 +56,13 @@ def order_asked(
         else:
             jobs.append(row.job_id)
     return ordered, jobs
+
+
+def order_refused(connection: Connection, mailbox_id: UUID) -> Ordered | None:
+    """A job that tells of a login that was refused while no job was about it: it fails, for all who watch. Needs a
+    transaction. None where there is a job under way, which fails by itself."""
+    row = connection.execute(_refused, {"id": mailbox_id}).one_or_none()
+    return _order(connection, row, None) if row is not None and row.free else None
 
 
 def become(connection: Connection, mailbox_id: UUID, job_id: UUID) -> bool:

@@ -101,12 +101,14 @@ mail_messages = Table(
     Index("ix_mail_messages_job_id", "job_id"),
 )
 
-# Written by triggers: what each statement has changed. The sum by state is the number of messages.
+# Written by triggers: what each statement has changed. The sum by mailbox and state is the number of messages, and by
+# status that of recordings. No foreign key: a mailbox's rows come to nothing when it goes, and are swept.
 mail_message_counts = Table(
     "mail_message_counts",
     metadata,
     Column("id", BigInteger, primary_key=True, autoincrement=True),
-    Column("state", Text, nullable=False),
+    Column("mailbox_id", Uuid, nullable=False),
+    Column("state", Text, nullable=False),  # of messages, or the status of recordings
     Column("number", BigInteger, nullable=False),
 )
 

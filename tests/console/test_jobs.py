@@ -24,6 +24,7 @@ def test_a_job_is_watched_to_its_end_though_the_api_dies_in_the_middle(house: St
     visitor.picture("under-way")
 
     connection = page.locator("#connection")
+    page.locator('#connection[data-state="live"]').wait_for()
     assert connection.inner_text() == "Live"
     house.processes["api"].kill()
     ml.on.set()

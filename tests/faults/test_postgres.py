@@ -1,8 +1,6 @@
 """Promise 4: PostgreSQL restarted, its backends killed, its connections exhausted, a row locked."""
 
 import contextlib
-import os
-import statistics
 import sys
 import threading
 import time
@@ -33,17 +31,13 @@ def kept(fire: House, history: History) -> None:
     assert verdict.ended == {"succeeded": verdict.jobs}
 
 
-def steady(fire: House) -> tuple[float, float]:
-    """Over eight seconds, longer on a busy machine, so that forty jobs ended in them: jobs a second, and how long the
-    machine takes for a piece of work of always the same size, in milliseconds."""
-    began, paces = time.time(), []
+def steady(fire: House) -> float:
+    """Jobs a second, over eight seconds, longer on a busy machine, so that forty jobs ended in them."""
+    began = time.time()
     while time.time() - began < 8 or (completed(fire, began, time.time()) < 40 and time.time() - began < 20):
         time.sleep(0.3)
-        start = time.perf_counter()
-        sum(range(1_000_000))
-        paces.append(time.perf_counter() - start)
     until = time.time()
-    return completed(fire, began, until) / (until - began), statistics.mean(paces) * 1000
+    return completed(fire, began, until) / (until - began)
 
 
 @pytest.mark.timeout(180)
@@ -58,16 +52,12 @@ def test_a_restarted_postgres(fire: House, client: User, capsys: pytest.CaptureF
         time.sleep(max(0.0, back + BACK_SECONDS - time.time()))
         after = [steady(fire) for _ in range(2)]
     with capsys.disabled():
-        figures = [" and ".join(f"{rate:.1f} ({pace:.0f} ms)" for rate, pace in windows) for windows in (before, after)]
+        figures = [" and ".join(f"{rate:.1f}" for rate in windows) for windows in (before, after)]
         sys.stdout.write(f"\n  {figures[0]} jobs/s before, the first job {resumed:.1f} s after Postgres was back, ")
         sys.stdout.write(f"{figures[1]} jobs/s from {BACK_SECONDS:g} s on\n")
     kept(fire, history)
-    # Where others want more than there is, jobs are counted by the time the machine takes for a thing; else it would be
-    # no excuse, because it may be ours that keep it busy. Two windows of the same differ all the same: the worse before
-    # against the better after.
-    crowded = os.getloadavg()[0] > 3 * (os.cpu_count() or 1)
-    was, came_back = ([rate * (pace if crowded else 1) for rate, pace in windows] for windows in (before, after))
-    assert max(came_back) >= 0.9 * min(was) > 0
+    # two windows of the same differ: the worse before against the better after
+    assert max(after) >= 0.9 * min(before) > 0
 
 
 def test_exhausted_connections_are_answered_with_503_and_retry_after(fire: House, client: User) -> None:

@@ -4,10 +4,8 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-import boto3
 import httpx
 import pytest
-from botocore.config import Config
 
 from tests.client import User
 from tests.faults.chaos import QUICK, house
@@ -15,6 +13,7 @@ from tests.faults.conftest import House
 from tests.faults.history import ARCHIVE
 from tests.faults.nodes import containers, eventually
 from tests.faults.proxy import Faults, Proxy
+from tests.faults.stored import stored
 
 ANSWER_SECONDS = 2.0
 SOON = ANSWER_SECONDS + 4.5  # its limit, a clean-up of two seconds, and a busy machine
@@ -30,20 +29,7 @@ class Store:
     url: str
 
     def stored(self) -> set[str]:
-        env = self.house.stack.env
-        client = boto3.client(
-            "s3",
-            endpoint_url=self.url,
-            region_name="us-east-1",
-            aws_access_key_id=env["S3_ACCESS_KEY_ID"],
-            aws_secret_access_key=env["S3_SECRET_ACCESS_KEY"],
-            config=Config(signature_version="s3v4", s3={"addressing_style": "path"}),
-        )
-        try:
-            pages = client.get_paginator("list_objects_v2").paginate(Bucket=env["S3_BUCKET"])
-            return {found["Key"] for page in pages for found in page.get("Contents", [])}
-        finally:
-            client.close()
+        return stored(self.house.stack.env, self.url)
 
     def named(self) -> set[str]:
         files = self.house.query("SELECT object_key AS key FROM files")

@@ -7,14 +7,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-import boto3
 import psycopg
-from botocore.config import Config
 from psycopg.rows import dict_row
 
 from tests.client import FINAL
 from tests.faults.history import MEMBERS, History
 from tests.faults.ml import ROWS, PatientMl
+from tests.faults.stored import stored
 
 _UNFINISHED = "SELECT count(*) AS n FROM jobs WHERE status <> ALL(%s::job_status[])"
 _JOBS = """
@@ -159,30 +158,14 @@ def _check_submissions(verdict: Verdict, job: Row, attempts: list[Row], ml: Pati
 
 
 def _check_objects(verdict: Verdict, env: Mapping[str, str], jobs: Mapping[str, Row], files: set[str]) -> None:
-    stored = _objects(env)
+    objects = stored(env)
     for job in jobs.values():
-        if job["object_key"] not in stored:
+        if job["object_key"] not in objects:
             verdict.lost.append(f"{job['id']} ({job['status']}): its object {job['object_key']} is gone")
-        results = [key for key in stored if key.startswith(f"results/{job['id']}/")]
+        results = [key for key in objects if key.startswith(f"results/{job['id']}/")]
         if job["status"] == "succeeded" and results != [job["result_key"]]:
             verdict.duplicates.append(f"{job['id']}: objects {results}, the row names {job['result_key']}")
-    verdict.orphans = len([key for key in stored if key.startswith("inputs/") and key not in files])
-
-
-def _objects(env: Mapping[str, str]) -> set[str]:
-    client = boto3.client(
-        "s3",
-        endpoint_url=env["S3_ENDPOINT_URL"],
-        region_name="us-east-1",
-        aws_access_key_id=env["S3_ACCESS_KEY_ID"],
-        aws_secret_access_key=env["S3_SECRET_ACCESS_KEY"],
-        config=Config(signature_version="s3v4", s3={"addressing_style": "path"}),
-    )
-    try:
-        pages = client.get_paginator("list_objects_v2").paginate(Bucket=env["S3_BUCKET"])
-        return {found["Key"] for page in pages for found in page.get("Contents", [])}
-    finally:
-        client.close()
+    verdict.orphans = len([key for key in objects if key.startswith("inputs/") and key not in files])
 
 
 def _measure(verdict: Verdict, events: list[Row], attempts: list[Row], deaths: Mapping[int, float]) -> None:

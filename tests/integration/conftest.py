@@ -8,7 +8,7 @@ import pytest
 
 from stack.up import Stack, running
 from tests.brokers import broker_env
-from tests.client import User
+from tests.client import WITH_ADMIN, User
 from tests.own_settings import settings_of
 from tests.scripted_ml import PROFILES, ScriptedMl
 from tests.tus_client import TUS_LIMIT, Tus
@@ -19,8 +19,7 @@ ML_TOKEN = "token-of-the-scripted-ml-service"
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
     """Everything, as `make up` starts it, with the reference ML service."""
-    env = {"ADMIN_USERNAME": "root.admin", "ADMIN_PASSWORD": "an admin of the tests", **broker_env()}
-    with running(env=env) as stack:
+    with running(env={**WITH_ADMIN, **broker_env()}) as stack:
         yield stack
 
 

@@ -15,7 +15,8 @@ from storage import gauges
 from storage.configuration import settings
 from storage.database import autocommit, transaction
 from storage.recordings import expiry, mango
-from tests.mail_visits import account, rows
+from tests.job_rows import account
+from tests.mail_visits import rows
 from workers import recordings
 from workers.recordings.mango import apply
 

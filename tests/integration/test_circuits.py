@@ -22,7 +22,7 @@ from tests import job_rows
 from workers import circuits
 from workers.circuits import Circuit
 
-SECONDS = 0.4
+SECONDS = 60.0  # longer than any test: it is over when a test says so
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -51,6 +51,16 @@ def open_one(seconds: float = SECONDS) -> Circuit:
     one = process(failures=1, seconds=seconds)
     assert one.failed(new_id())
     return one
+
+
+def over(column: str) -> None:
+    """The time kept in this column has just run out."""
+    with autocommit() as connection:
+        connection.execute(text(f"UPDATE circuits SET {column} = now() - interval '1 ms'"))
+
+
+def half_open() -> None:
+    over("opened_until")
 
 
 @contextmanager
@@ -88,7 +98,7 @@ def test_a_success_in_between_begins_the_row_anew() -> None:
 
 def test_half_open_it_lets_one_probe_through() -> None:
     one, other = open_one(), process()
-    time.sleep(SECONDS)
+    half_open()
     probe = new_id()
     assert one.admits(probe)
     assert not other.admits(new_id())
@@ -102,8 +112,7 @@ def test_half_open_it_lets_one_probe_through() -> None:
 def test_a_failed_probe_opens_it_for_twice_as_long_up_to_four_times() -> None:
     one, spans = open_one(), []
     for _ in range(4):
-        with autocommit() as connection:
-            connection.execute(text("UPDATE circuits SET opened_until = now() - interval '1 ms'"))
+        half_open()
         probe = new_id()
         assert one.admits(probe)
         assert one.failed(probe)
@@ -122,21 +131,20 @@ def test_a_late_failure_of_another_keeps_it_open_no_longer() -> None:
 
 
 def test_what_the_service_asks_for_is_kept_to_within_reason() -> None:
-    for asked, spans in ((1.0, 1.0), (3600.0, 4 * SECONDS), (0.0, SECONDS)):
+    for asked, spans in ((100.0, 100.0), (3600.0, 4 * SECONDS), (0.0, SECONDS)):
         with autocommit() as connection:
             connection.execute(text("DELETE FROM circuits"))
         process(failures=1).failed(new_id(), retry_after=asked)
         with autocommit() as connection:
-            assert stored.read(connection, "ml").opened_for == pytest.approx(spans, abs=0.1)
+            assert stored.read(connection, "ml").opened_for == pytest.approx(spans, abs=20)
 
 
 def test_a_probe_whose_worker_died_is_followed_by_another() -> None:
-    one = process(failures=1, seconds=0.1, probe_seconds=0.3)
-    one.failed(new_id())
-    time.sleep(0.1)
+    one = open_one()
+    half_open()
     assert one.admits(new_id())
     assert not one.admits(new_id())
-    time.sleep(0.3)
+    over("probe_until")
     assert one.admits(new_id())
 
 
@@ -144,14 +152,14 @@ def test_a_probe_whose_worker_died_is_followed_by_another() -> None:
 
 
 def test_a_healthy_service_costs_one_query_a_second_and_not_one_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(circuits, "FRESH_SECONDS", 1.0)
+    monkeypatch.setattr(circuits, "FRESH_SECONDS", 60.0)  # a second of which no busy machine makes two
     one = process()
     with statements() as seen:
         for _ in range(1000):
             job_id = new_id()
             assert one.admits(job_id)
             one.succeeded(job_id)
-    assert len(seen) <= 2
+    assert len(seen) <= 1
 
 
 ANOTHER = """
@@ -246,7 +254,7 @@ def test_a_job_that_is_put_off_keeps_its_attempt_and_is_not_touched_while_it_is_
 def test_half_open_it_wakes_one_and_the_one_tried_longest_ago_first() -> None:
     one = open_one()
     first, second, third = put_off(3)
-    time.sleep(SECONDS)
+    half_open()
     assert wake() == 1
     assert wake() == 0, "the probe is on its way"
     assert due() == {first}
@@ -266,7 +274,7 @@ def test_half_open_it_wakes_one_and_the_one_tried_longest_ago_first() -> None:
 def test_closed_again_it_wakes_all_of_them_a_few_at_first() -> None:
     one = open_one()
     jobs = put_off(40)
-    time.sleep(SECONDS)
+    half_open()
     probe = new_id()
     assert one.admits(probe)
     one.succeeded(probe)

@@ -233,7 +233,7 @@ def test_waiting_ends_when_its_time_is_over(client: Client, text: Path) -> None:
     began = time.monotonic()
     with pytest.raises(TimeoutError):
         client.wait(job, timeout=0.5)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 5
     client.cancel(job)
 
 

@@ -18,11 +18,11 @@ from domain.errors.requests import Invalid
 from domain.jobs import Event
 from migrations.__main__ import upgrade
 from stack.up import Stack
-from storage import feeds
+from storage import accounts, feeds
 from storage.database import autocommit, engine
 from storage.jobs import transitions
 from tests import job_rows
-from tests.integration.test_hub import Job, hub_running, run, until
+from tests.streamed_jobs import Job, hub_running, run, until
 
 Place = tuple[UUID, int]
 
@@ -153,9 +153,18 @@ def test_nobody_reads_what_is_anothers() -> None:
     assert read(owner_of(mine), feeds.BEGINNING)[0] == [(mine, 1)]
 
 
-async def followed(hub: Hub, owner: UUID, position: str | None, told: list[tuple[str | None, Place]]) -> None:
-    async with aclosing(frames.of_owner(hub, owner, position)) as source:
+async def followed(
+    hub: Hub,
+    owner: UUID,
+    position: str | None,
+    told: list[tuple[str | None, Place]],
+    begun: asyncio.Event | None = None,
+) -> None:
+    (reader,) = accounts.principals([owner])
+    async with aclosing(frames.of_owner(hub, reader, position)) as source:
         async for frame in source:
+            if begun and frame.place:
+                begun.set()
             if frame.type is not None:
                 event = msgspec.json.decode(frame.data, type=Event)
                 told.append((frame.place, (event.job_id, event.seq or 0)))
@@ -168,9 +177,9 @@ def test_a_stream_of_all_jobs_is_live_and_goes_on_where_it_was_cut_off() -> None
         give([job.id for job in jobs], owner)
         told: list[tuple[str | None, Place]] = []
         async with hub_running() as hub:
-            first = asyncio.create_task(followed(hub, owner, None, told))
-            await until(lambda: hub._listeners)
-            await asyncio.sleep(0.3)
+            begun = asyncio.Event()
+            first = asyncio.create_task(followed(hub, owner, None, told, begun))
+            await begun.wait()  # with where it begins: what happens from now on is told
             for job in jobs:
                 await asyncio.to_thread(job.attempt)
             await until(lambda: len(told) == 6)

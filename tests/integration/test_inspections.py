@@ -53,7 +53,7 @@ WAYS = [by_form, by_query, by_name, by_tus]
 @pytest.mark.parametrize("way", WAYS)
 def test_it_finds_what_the_usual_one_does_not_see(owner: Tus, way: Any) -> None:
     usual = owner.finished(way(owner, LYING, "standard"))
-    assert (usual["status"], usual["inspection"]) == ("succeeded", "standard")
+    assert (usual["status"], usual["error"], usual["inspection"]) == ("succeeded", None, "standard")
     deep = owner.finished(way(owner, LYING, "deep"))
     assert (deep["status"], deep["inspection"], deep["error"]["code"]) == ("failed", "deep", "archive_header_mismatch")
     assert "01" in deep["error"]["message"]

@@ -7,6 +7,7 @@ from email.message import EmailMessage
 from uuid import UUID
 
 import pytest
+from imapclient import IMAPClient
 from sqlalchemy import text
 
 from domain.errors.jobs import StepFailed
@@ -14,14 +15,15 @@ from domain.errors.recordings import MailboxLoginRefused, MailboxUnreachable
 from domain.identity import new_id
 from domain.pipelines import Done, JobInStep, Outcome
 from migrations.__main__ import upgrade
-from stack.imap import MailServer, serving
+from stack.imap import HOST, MailServer, serving
 from stack.up import Stack, running
 from storage.database import autocommit
 from storage.recordings.imap import connected, session
 from storage.recordings.mailboxes import access
 from tests import dovecot, scripted_mail
 from tests.faults.proxy import Proxy
-from tests.mail_visits import Heedful, account, mailbox_of, ordered, polled, rows, visited
+from tests.job_rows import account
+from tests.mail_visits import Heedful, mailbox_of, ordered, polled, rows, visited
 from tests.mailbox_corpus import digest, sound
 from tests.own_settings import settings_of
 from tests.scripted_mail import Scripted
@@ -259,7 +261,10 @@ def test_a_name_and_a_password_of_any_letters(
     owner: UUID, tmp_path_factory: pytest.TempPathFactory, name: str, password: str
 ) -> None:
     with serving(tmp_path_factory.mktemp("imap") / "imap.log", name, password) as server:
-        server.deliver(letter(sound(8500)))
+        client = IMAPClient(HOST, server.port, ssl=False)
+        client.plain_login(name, password)
+        client.append("INBOX", letter(sound(8500)))
+        client.logout()
         visited(owner, mailbox_of(owner, server))
     assert kept(owner) == {digest(sound(8500))}
 

@@ -13,8 +13,9 @@ from domain.pipelines import Failed
 from migrations.__main__ import upgrade
 from stack.imap import MailServer, serving
 from stack.up import Stack, running
+from tests.job_rows import account
 from tests.mail_door import Authority, door
-from tests.mail_visits import account, mailbox_of, ordered, polled, rows, visited
+from tests.mail_visits import mailbox_of, ordered, polled, rows, visited
 from tests.mailbox_corpus import letters, wanted
 from tests.own_settings import settings_of
 

@@ -16,13 +16,12 @@ from domain.recordings.mango import Kind
 from stack.exchange import Exchange, inbound_call
 from stack.up import Stack, running
 from tests.brokers import broker_env
-from tests.client import User
+from tests.client import WITH_ADMIN, User
 from tests.receiver import until
 
 KEY, SALT = "key-of-the-exchange", "соль"
 CALLER, LINE = "79161234567", "74951234567"
 BEGAN = datetime(2025, 9, 15, 11, 40, tzinfo=UTC)
-ADMIN = {"username": "root.admin", "password": "an admin of the tests"}
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +30,7 @@ def house() -> Iterator[Stack]:
         "MANGO_API_KEY": KEY,
         "MANGO_API_SALT": SALT,
         "CALL_SWEEP_SECONDS": "600",  # what is applied here is applied by messages
-        "ADMIN_USERNAME": ADMIN["username"],
-        "ADMIN_PASSWORD": ADMIN["password"],
+        **WITH_ADMIN,
         **broker_env(),
     }
     with running(env=env, only=["api", "worker"]) as stack:
@@ -46,8 +44,7 @@ def exchange(house: Stack) -> Exchange:
 
 @pytest.fixture(scope="module")
 def admin(house: Stack) -> Iterator[User]:
-    answer = httpx.post(f"{house.url}/api/v1/auth/login", json=ADMIN, trust_env=False)
-    with User(house.url, answer.raise_for_status().json()["access_token"]) as user:
+    with User.admin(house.url) as user:
         yield user
 
 

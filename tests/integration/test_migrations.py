@@ -15,6 +15,7 @@ from domain.modules import floor, known
 from migrations.__main__ import configuration, upgrade
 from stack.up import ROOT, Stack
 from storage.database import autocommit, engine, metadata
+from tests.client import WITH_ADMIN
 
 # what somebody without our code finds in the database: relations, types, functions, triggers
 _THINGS = text("""
@@ -122,10 +123,9 @@ def admins() -> list[dict[str, Any]]:
 
 
 def test_two_migrators_at_once_make_one_database_and_one_admin(empty: None, in_process: Stack) -> None:
-    admin = {"ADMIN_USERNAME": "root.admin", "ADMIN_PASSWORD": "an admin of the tests"}
-    succeeded(migrate(in_process, **admin), migrate(in_process, **admin))
+    succeeded(migrate(in_process, **WITH_ADMIN), migrate(in_process, **WITH_ADMIN))
     (made,) = admins()
     assert made["username"] == "root.admin"
     # once more, and with another password: the account is its owner's by now
-    succeeded(migrate(in_process, **admin | {"ADMIN_PASSWORD": "another password"}))
+    succeeded(migrate(in_process, **WITH_ADMIN | {"ADMIN_PASSWORD": "another password"}))
     assert admins() == [made]

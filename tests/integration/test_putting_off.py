@@ -13,7 +13,7 @@ from stack.up import Stack
 from storage.database import autocommit
 from storage.jobs import sweep, transitions
 from tests import job_rows
-from tests.integration.test_engine import ONE, QUICK, Run, done, pipeline
+from tests.tiny_pipelines import ONE, QUICK, Run, done, pipeline
 
 ASKING = pipeline(
     Step(name="a", queue="io", until=60, overdue=MlTimeout, asks="q"),

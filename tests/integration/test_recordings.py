@@ -13,12 +13,12 @@ import psycopg
 import pytest
 
 from stack.imap import MailServer, serving
-from stack.up import ROOT, Stack, running
-from tests.brokers import broker_env
+from stack.up import ROOT, Stack
 from tests.client import User
 from tests.faults.proxy import Proxy
 from tests.mailbox_corpus import Letter, big, digest, letters, sound, wanted
 from tests.receiver import until
+from tests.recordings_house import fetched, folder_with, kept, recordings_house, watched
 from tests.unit.test_openapi import NEEDED
 
 Rows = psycopg.Connection[dict[str, Any]]
@@ -32,26 +32,14 @@ def mail(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MailServer]:
 
 @pytest.fixture(scope="module")
 def house(mail: MailServer) -> Iterator[Stack]:
-    env = {
-        "ADMIN_USERNAME": "root.admin",
-        "ADMIN_PASSWORD": "an admin of the tests",
-        "SWEEP_SECONDS": "0.5",
-        "RETRY_BASE_SECONDS": "0.2",
-        "MAILBOX_SWEEP_SECONDS": "1",
-        "MAILBOX_SECONDS": "5",
-        "RECORDING_LISTEN_SECONDS": "1",
-        **mail.settings(),
-        **broker_env(),
-    }
-    with running(env=env, only=["api", "worker", "sweeper", "beat"]) as stack:
+    env = {"RETRY_BASE_SECONDS": "0.2", "MAILBOX_SWEEP_SECONDS": "1", "MAILBOX_SECONDS": "5"}
+    with recordings_house(mail, env) as stack:
         yield stack
 
 
 @pytest.fixture
 def admin(house: Stack) -> Iterator[User]:
-    account = {"username": "root.admin", "password": "an admin of the tests"}
-    answer = httpx.post(f"{house.url}/api/v1/auth/login", json=account, trust_env=False).raise_for_status()
-    with User(house.url, answer.json()["access_token"]) as user:
+    with User.admin(house.url) as user:
         yield user
 
 
@@ -61,42 +49,6 @@ def rows(house: Stack) -> Iterator[Rows]:
         yield connection
         for table in ("recordings", "mailboxes", "audio_accesses"):
             connection.execute(f"DELETE FROM {table}")
-
-
-def watched(admin: User, mail: MailServer, folder: str, **more: Any) -> str:
-    """A mailbox that is not looked into by the schedule."""
-    body = {**mail.order(), "folder": folder, "poll_seconds": 86400, **more}
-    answer = admin.http.post("/mailboxes", json=body)
-    assert answer.status_code == 201, answer.text
-    mailbox_id: str = answer.json()["id"]
-    return mailbox_id
-
-
-def folder_with(mail: MailServer, name: str, *raw: bytes) -> str:
-    with mail.client() as client:
-        client.create_folder(name)
-        for one in raw:
-            client.append(name, one)
-    return name
-
-
-def fetched(admin: User, mailbox_id: str, **query: Any) -> dict[str, Any]:
-    """Fetch now, wait for the end."""
-    answer = admin.http.post("/recordings/download", params={"mailbox_id": mailbox_id, **query})
-    assert answer.status_code == 202, answer.text
-    (job,) = answer.json()["jobs"]
-    return admin.finished(job["id"])
-
-
-def kept(admin: User, **query: Any) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    after: dict[str, str] = {}
-    while True:
-        page = admin.http.get("/recordings", params={"limit": 100, **query, **after}).raise_for_status().json()
-        found += page["items"]
-        if page["next"] is None:
-            return found
-        after = {"after": page["next"]}
 
 
 def standing(admin: User, mailbox_id: str) -> dict[str, Any]:

@@ -8,14 +8,13 @@ import random
 import time
 from pathlib import Path
 
-import httpx
 import psycopg
 
 from stack.imap import serving
 from stack.up import running
 from storage import objects
 from tests.brokers import broker_env
-from tests.client import FINAL, User
+from tests.client import FINAL, WITH_ADMIN, User
 from tests.mailbox_corpus import digest, letters, wanted
 from tests.own_settings import settings_of
 from workers.recordings.storing import THREADS
@@ -32,8 +31,7 @@ def test_every_recording_is_kept_once_however_often_the_worker_dies(tmp_path: Pa
             for letter in some:
                 client.append("INBOX", letter.raw)
         env = {
-            "ADMIN_USERNAME": "root.admin",
-            "ADMIN_PASSWORD": "an admin of the tests",
+            **WITH_ADMIN,
             "LEASE_SECONDS": "2",
             "SWEEP_SECONDS": "0.3",
             # and in each of the gaps, once
@@ -42,9 +40,7 @@ def test_every_recording_is_kept_once_however_often_the_worker_dies(tmp_path: Pa
             **broker_env(),
         }
         with running(env=env, only=["api", "worker", "sweeper", "beat"]) as house:
-            account = {"username": "root.admin", "password": "an admin of the tests"}
-            grant = httpx.post(f"{house.url}/api/v1/auth/login", json=account, trust_env=False).json()
-            with User(house.url, grant["access_token"]) as admin:
+            with User.admin(house.url) as admin:
                 body = {**mail.order(), "after_action": "move", "move_to": "kept", "poll_seconds": 2}
                 mailbox_id = admin.http.post("/mailboxes", json=body).raise_for_status().json()["id"]
                 worker, kills = house.processes["worker"], 0

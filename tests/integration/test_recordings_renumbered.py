@@ -20,7 +20,8 @@ from stack.up import Stack, running
 from storage.database import transaction
 from storage.recordings import mailboxes
 from tests.faults.proxy import Proxy
-from tests.mail_visits import Heedful, account, mailbox_of, ordered, polled, rows, visited
+from tests.job_rows import account
+from tests.mail_visits import Heedful, mailbox_of, ordered, polled, rows, visited
 from tests.mailbox_corpus import digest, sound
 from tests.own_settings import settings_of
 from workers.recordings.fetch import fetch

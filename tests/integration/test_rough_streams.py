@@ -5,8 +5,6 @@ import os
 import random
 import re
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,20 +12,19 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID
 
-import httpx
 import msgspec
 import psutil
 import pytest
 import redis
 
 from migrations.__main__ import upgrade
-from stack.network import free_port
-from stack.up import ROOT, Stack
+from stack.up import Stack
 from storage.configuration import settings
 from tests import job_rows
+from tests.api_process import api_process
 from tests.client import User
 from tests.forgetful_redis import ForgetfulRedis
-from tests.integration.test_hub import Job, channel_subscribers, until, wait_for
+from tests.streamed_jobs import Job, channel_subscribers, until, wait_for
 
 MIB = 1024**2
 RECONNECTS = 1000
@@ -41,29 +38,10 @@ def database(in_process: Stack) -> None:
 
 @contextmanager
 def served(stack: Stack, **env: str) -> Iterator[tuple[str, int]]:
-    """(URL, process id) of an API as the Procfile starts it."""
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    options = f"--factory --http api.server:BoundedHeads --port {port} --timeout-graceful-shutdown 8 --no-access-log"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "uvicorn", "api.app:create_app", *options.split()],
-        env={**os.environ, **stack.env, "PUBLIC_URL": url, "OWNER_STREAMS": "1000", "LOG_LEVEL": "error", **env},
-        cwd=ROOT,
-    )
-    try:
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                httpx.get(f"{url}/health/live", trust_env=False)
-                break
-            except httpx.TransportError:
-                assert process.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
-        yield url, process.pid
-    finally:
-        process.kill()
-        process.wait(10)
+    """(URL, process id) of an API that lets an owner have many streams."""
+    more = {"OWNER_STREAMS": "1000", "LOG_LEVEL": "error", **env}
+    with api_process({**os.environ, **stack.env, **more}, stack.data_dir / "api-of-its-own.log") as api:
+        yield api.url, api.process.pid
 
 
 class Reader:

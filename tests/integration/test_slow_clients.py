@@ -1,6 +1,5 @@
 """Clients that crawl or lie are cut off within seconds and leave nothing behind."""
 
-import os
 import socket
 import time
 from collections.abc import Iterator
@@ -10,17 +9,16 @@ import pytest
 from litestar import Litestar
 
 from domain.errors import BEGINNING_KEPT, NOTHING_KEPT
-from migrations.__main__ import upgrade
-from stack.up import running
 from storage import objects
-from tests.integration.test_uploads import FORM, Api, User, answer_on, app_with_echo, chunk, connection, form, refused
-from tests.own_settings import settings_of
+from tests.api_process import ApiProcess
 from tests.tus_client import OCTETS, TUS, digest
+from tests.uploading import FORM, User, answer_on, app_with_echo, chunk, connection, form, refused, servers, sound_api
 
 KIB = 1024
 WINDOW = 2.0  # seconds, in place of twenty
 RATE = 20 * KIB
 RAW = {"Content-Type": "application/x-test"}
+APP = f"{__name__}:app_with_a_short_window"
 
 
 def app_with_a_short_window() -> Litestar:
@@ -32,28 +30,23 @@ def app_with_a_short_window() -> Litestar:
 
 @pytest.fixture(scope="module")
 def environ() -> Iterator[dict[str, str]]:
-    env = {"UPLOAD_MIN_BYTES_PER_SECOND": str(RATE)}
-    with running(servers_only=True, env=env) as stack, settings_of({**stack.env, **env}):
-        upgrade()
-        objects.ensure_bucket()
-        yield dict(os.environ)
+    with servers(UPLOAD_MIN_BYTES_PER_SECOND=str(RATE)) as environ:
+        yield environ
 
 
 @pytest.fixture(scope="module")
-def api(environ: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    api = Api(environ, tmp_path_factory.mktemp("api") / "log", "test_slow_clients:app_with_a_short_window")
-    yield api
-    api.stop()
-    assert "Traceback" not in api.log.read_text()
+def api(environ: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiProcess]:
+    with sound_api(environ, tmp_path_factory.mktemp("api") / "log", APP) as api:
+        yield api
 
 
 @pytest.fixture
-def user(api: Api) -> User:
+def user(api: ApiProcess) -> User:
     return User(api)
 
 
 @pytest.fixture(autouse=True)
-def nothing_left(api: Api) -> Iterator[None]:
+def nothing_left(api: ApiProcess) -> Iterator[None]:
     yield
     deadline = time.monotonic() + 5
     while (objects.below(""), objects.unfinished()) != ([], []) and time.monotonic() < deadline:

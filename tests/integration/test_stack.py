@@ -116,7 +116,7 @@ def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
     return left
 
 
-def eventually(check: Callable[[], Any], seconds: float = 10) -> Any:
+def eventually(check: Callable[[], Any], seconds: float = 40) -> Any:
     deadline = time.monotonic() + seconds
     while not (value := check()):
         assert time.monotonic() < deadline, f"not within {seconds} s"

@@ -1,11 +1,19 @@
 """Streams over real HTTP: all of one's jobs, tickets for browsers, WebSockets, limits."""
 
+import hashlib
 import json
+import secrets
 import threading
+import time
+from contextlib import suppress
 from typing import Any
+from uuid import uuid4
 
 import httpx
+import pytest
+import redis
 from httpx_sse import connect_sse
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from stack.up import Stack
@@ -89,6 +97,10 @@ def fill_up(client: httpx.Client, url: str) -> None:
         refused = client.get(url)
         assert (refused.status_code, refused.json()["code"]) == (429, "too_many_streams")
         assert int(refused.headers["Retry-After"]) >= 1
+        bearer = {"Authorization": client.headers["Authorization"]}
+        anything = url.replace("http", "ws", 1).replace("/events", f"/ws/jobs/{uuid4()}")
+        with connect(anything, additional_headers=bearer) as socket:
+            assert closing(socket) == ([], 4429)
     finally:
         for answer in streams:
             answer.close()
@@ -112,6 +124,86 @@ def test_a_websocket_tells_the_job_and_its_events_and_closes_after_the_last(user
     with socket_of(user, job_id, after=str(numbers[-2])) as socket:
         first, last = [json.loads(message) for message in socket]
     assert (first["data"]["status"], last["seq"]) == ("succeeded", numbers[-1])
+
+
+def closing(socket: Any) -> tuple[list[dict[str, Any]], int | None]:
+    """What a socket says until it is closed, and how it is."""
+    told = []
+    with suppress(ConnectionClosed):
+        while True:
+            told.append(json.loads(socket.recv(timeout=20)))
+    return told, socket.close_code
+
+
+@pytest.mark.parametrize("beyond", [0, 1, 991])
+def test_a_websocket_that_comes_back_after_the_end_is_closed_like_one_that_saw_it(user: User, beyond: int) -> None:
+    job_id = user.http.post("/jobs", json={"title": "without a file"}).json()["id"]
+    assert user.http.post(f"/jobs/{job_id}/cancel").status_code == 202
+    last = max(event.id or 0 for event in user.events(job_id))
+    with socket_of(user, job_id, after=str(last + beyond)) as socket:
+        (first,), code = closing(socket)
+    assert (first["type"], first["data"]["status"], code) == ("job", "cancelled", 1000)
+
+
+def test_a_websocket_from_beyond_the_last_event_hears_the_end(user: User) -> None:
+    job_id = user.http.post("/jobs", json={"title": "without a file"}).json()["id"]
+    with socket_of(user, job_id, after="999") as socket:
+        assert json.loads(socket.recv(timeout=20))["type"] == "job"
+        user.http.post(f"/jobs/{job_id}/cancel")
+        told, code = closing(socket)
+    assert ([event["type"] for event in told], code) == (["cancelled"], 1000)
+
+
+@pytest.mark.parametrize("path", ["/api/v1/ws/jobs/zzz", "/ws/nothing"])
+def test_a_websocket_to_nowhere_is_closed_with_4404(user: User, path: str) -> None:
+    with connect(user.url.replace("http", "ws") + path) as socket:
+        assert closing(socket) == ([], 4404)
+    assert socket.close_reason == "not_found"
+
+
+def test_streams_of_one_with_a_new_password_end_soon(stack: Stack) -> None:
+    name, old = f"user-{secrets.token_hex(6)}", "correct horse battery"
+    login = {"username": name, "password": old}
+    made = httpx.post(f"{stack.url}/api/v1/auth/register", json=login).json()
+    user = User(stack.url, httpx.post(f"{stack.url}/api/v1/auth/login", json=login).json()["access_token"])
+    other = User(stack.url)
+    job_id = user.http.post("/jobs", json={"title": "without a file"}).json()["id"]
+    unused = user.http.post("/events/ticket").json()["ticket"]
+    with (
+        user.http.stream("GET", f"/jobs/{job_id}/events") as of_job,
+        user.http.stream("GET", "/events") as of_all,
+        other.http.stream("GET", "/events", timeout=3) as anothers,
+        socket_of(user, job_id) as socket,
+    ):
+        lines = [answer.iter_lines() for answer in (of_job, of_all, anothers)]
+        assert [next(one) for one in lines] == ["retry: 1000"] * 3
+        change = {"password": "another battery staple", "current_password": old}
+        assert user.http.put(f"/users/{made['id']}", json=change).status_code == 200
+        for one in lines[:2]:
+            assert all(line == "" or line.startswith(("id:", "event:", "data:", ":")) for line in one), "they end"
+        assert closing(socket)[1] == 1001
+        with pytest.raises(httpx.ReadTimeout):
+            for _ in lines[2]:
+                pass
+    assert user.http.get(f"/jobs/{job_id}/events").status_code == 401
+    assert httpx.get(f"{stack.url}/api/v1/events", params={"ticket": unused}).status_code == 401
+    other.http.close()
+    user.http.close()
+
+
+def test_a_stream_is_not_kept_on_its_way_and_a_ticket_not_for_long(user: User, stack: Stack) -> None:
+    with user.http.stream("GET", "/events") as answer:
+        assert answer.headers["X-Accel-Buffering"] == "no"
+        assert answer.headers["Cache-Control"] == "no-cache"
+        assert answer.headers["Content-Type"].startswith("text/event-stream")
+    ticket = user.http.post("/events/ticket").json()["ticket"]
+    with redis.Redis.from_url(stack.env["REDIS_URL"]) as connection:
+        key = f"millrace:ticket:{hashlib.sha256(ticket.encode()).hexdigest()}"
+        assert 50_000 < connection.pttl(key) <= 60_000
+        connection.pexpire(key, 1)
+        while connection.exists(key):
+            time.sleep(0.01)
+    assert httpx.get(f"{user.url}/api/v1/events", params={"ticket": ticket}).status_code == 401
 
 
 def test_a_websocket_may_bring_its_token_as_a_subprotocol(user: User) -> None:

@@ -1,19 +1,13 @@
 """Many slow uploads at once need little memory: what comes is passed on, however slowly it comes."""
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import psutil
 import pytest
 
-from migrations.__main__ import upgrade
-from stack.up import running
-from storage import objects
-from tests.integration.test_uploads import FORM, Api, User, answer_on, chunk, connection, form
-from tests.own_settings import settings_of
+from tests.uploading import FORM, User, answer_on, chunk, connection, form, servers, sound_api
 
 KIB, MIB = 1024, 1024**2
 AT_ONCE = 64
@@ -24,15 +18,10 @@ WAYS = {"form": (FORM, HEAD, END), "body": ({"Content-Type": "application/x-test
 
 @pytest.fixture(scope="module")
 def user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
-    with running(servers_only=True) as stack, settings_of(stack.env):
-        upgrade()
-        objects.ensure_bucket()
-        api = Api(dict(os.environ), tmp_path_factory.mktemp("api") / "log")
+    with servers() as environ, sound_api(environ, tmp_path_factory.mktemp("api") / "log") as api:
         user = User(api)
         user.upload(b"what is loaded with the first upload is not an upload's")
         yield user
-        api.stop()
-        assert "Traceback" not in Path(api.log).read_text()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """How many uploads of one owner are under way at once: in all processes together, and no place outlives its upload."""
 
-import os
 import socket
 import time
 from collections.abc import Iterator
@@ -10,12 +9,9 @@ from pathlib import Path
 import pytest
 from litestar import Litestar
 
-from migrations.__main__ import upgrade
-from stack.up import running
-from storage import objects
-from tests.integration.test_uploads import Api, User, app_with_echo, connection
-from tests.own_settings import settings_of
+from tests.api_process import ApiProcess, api_process
 from tests.tus_client import OCTETS, TUS
+from tests.uploading import User, app_with_echo, connection, servers, sound_api
 
 PLACES = 2
 HOLD = 3.0  # seconds, in place of twenty: the place of a dead process is free after so long
@@ -23,6 +19,7 @@ PATIENT = 120.0  # seconds a silent client is borne here: these tests are not ab
 LENGTH = 10**7
 RAW = {"Content-Type": "application/x-test"}
 PATCH = {**TUS, "Upload-Offset": "0", "Content-Type": OCTETS}
+APP = f"{__name__}:app_with_short_places"
 
 
 def app_with_short_places() -> Litestar:
@@ -35,23 +32,18 @@ def app_with_short_places() -> Litestar:
 
 @pytest.fixture(scope="module")
 def environ() -> Iterator[dict[str, str]]:
-    env = {"OWNER_UPLOADS_AT_ONCE": str(PLACES)}
-    with running(servers_only=True, env=env) as stack, settings_of({**stack.env, **env}):
-        upgrade()
-        objects.ensure_bucket()
-        yield dict(os.environ)
+    with servers(OWNER_UPLOADS_AT_ONCE=str(PLACES)) as environ:
+        yield environ
 
 
 @pytest.fixture(scope="module")
-def api(environ: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    api = Api(environ, tmp_path_factory.mktemp("api") / "log", "test_upload_places:app_with_short_places")
-    yield api
-    api.stop()
-    assert "Traceback" not in api.log.read_text()
+def api(environ: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiProcess]:
+    with sound_api(environ, tmp_path_factory.mktemp("api") / "log", APP) as api:
+        yield api
 
 
 @pytest.fixture
-def user(api: Api) -> User:
+def user(api: ApiProcess) -> User:
     return User(api)
 
 
@@ -86,7 +78,7 @@ def until(user: User, status: int, seconds: float = 20) -> float:
     return time.monotonic() - began
 
 
-def test_only_so_many_uploads_are_under_way_and_an_end_makes_room(api: Api, user: User) -> None:
+def test_only_so_many_uploads_are_under_way_and_an_end_makes_room(api: ApiProcess, user: User) -> None:
     with ExitStack() as places:
         clients = [occupy(user, places) for _ in range(PLACES)]
         until(user, 429)
@@ -97,7 +89,7 @@ def test_only_so_many_uploads_are_under_way_and_an_end_makes_room(api: Api, user
         assert until(user, 201) < HOLD, "given back, not run out"
 
 
-def test_resumable_uploads_take_places_too(api: Api, user: User) -> None:
+def test_resumable_uploads_take_places_too(api: ApiProcess, user: User) -> None:
     paths = [resumable(user, LENGTH) for _ in range(PLACES + 1)]
     said = {**PATCH, "X-HTTP-Method-Override": "PATCH", "Content-Length": str(LENGTH)}
     with ExitStack() as places:
@@ -115,19 +107,14 @@ def test_resumable_uploads_take_places_too(api: Api, user: User) -> None:
 
 
 def test_the_places_of_a_process_that_was_killed_are_free_soon(
-    environ: dict[str, str], api: Api, tmp_path: Path
+    environ: dict[str, str], api: ApiProcess, tmp_path: Path
 ) -> None:
-    doomed = Api(environ, tmp_path / "log", "test_upload_places:app_with_short_places")
-    try:
+    with api_process(environ, tmp_path / "log", app=APP) as doomed, ExitStack() as places:
         user = User(doomed)
-        with ExitStack() as places:
-            for _ in range(PLACES):
-                occupy(user, places)
-            until(user, 429)
-            doomed.process.kill()
-            doomed.process.wait(5)
-        user.api = api  # the same account at another process
-        assert until(user, 201, 3 * HOLD) > 0
-    finally:
+        for _ in range(PLACES):
+            occupy(user, places)
+        until(user, 429)
         doomed.process.kill()
         doomed.process.wait(5)
+    user.api = api  # the same account at another process
+    assert until(user, 201, 3 * HOLD) > 0

@@ -7,7 +7,6 @@ import zipfile
 from collections.abc import Iterator
 from itertools import pairwise
 
-import httpx
 import pytest
 
 from domain.results import parse
@@ -228,9 +227,7 @@ def test_jobs_are_listed_newest_first_and_filtered(stack: Stack) -> None:
 
 
 def test_an_admin_sees_everybodys_jobs_and_others_see_none(stack: Stack, finished: str) -> None:
-    login = {"username": "root.admin", "password": "an admin of the tests"}
-    token = httpx.post(f"{stack.url}/api/v1/auth/login", json=login).json()["access_token"]
-    with User(stack.url, token) as admin, User(stack.url) as other:
+    with User.admin(stack.url) as admin, User(stack.url) as other:
         assert admin.job(finished)["id"] == finished
         for path in ("", "/file", "/events", "/results", "/results.xlsx", "/zip-info", "/zip-contents"):
             answer = other.http.get(f"/jobs/{finished}{path}")

@@ -55,4 +55,4 @@ def test_neighbours_that_hang_are_waited_for_together_and_not_for_long(ask: Any)
     finally:
         release.set()
     assert (status, parts) == (503, {"postgres": "timeout", "redis": "ok", "storage": "timeout"})
-    assert took < 2
+    assert took < 5, "they hang for ten seconds"

@@ -23,6 +23,7 @@ from workers.transport import seconds_of
 
 JOB = UUID("01990000-0000-7000-8000-000000000001")
 SECONDS = 0.8  # of one request in all
+MARGIN = 3.0  # of a busy machine; a fault that nobody bounds takes five seconds, or goes on for ever
 SUBMISSION = Submission(
     job_uuid=str(JOB),
     input_object="i",
@@ -145,7 +146,7 @@ def submit() -> Acceptance | None:
 FAULTS: dict[str, tuple[Behaviour, type[MillraceError], str]] = {
     "hangs up at once": (lambda connection: None, MlUnavailable, "cut short"),
     "resets": (resets, MlUnavailable, "ReadError|cut short"),
-    "says nothing": (lambda connection: time.sleep(3), MlUnavailable, "ReadTimeout"),
+    "says nothing": (lambda connection: connection.recv(1), MlUnavailable, "ReadTimeout"),
     "drips its head": (drips(answer(body=DONE)), MlUnavailable, "ReadTimeout"),
     "drips its body": (drips(answer(body=DONE), len(answer())), MlUnavailable, "ReadTimeout"),
     "is cut short": (sends(answer(body=DONE)[:-5]), MlUnavailable, "cut short"),
@@ -177,7 +178,7 @@ def test_a_fault_has_its_name_in_bounded_time(
     began = time.monotonic()
     with pytest.raises(error, match=said) as caught:
         submit()
-    assert time.monotonic() - began < SECONDS + 0.6
+    assert time.monotonic() - began < SECONDS + MARGIN
     assert "secrets" not in str(caught.value)
 
 
@@ -204,7 +205,7 @@ def test_a_connection_that_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None
         began = time.monotonic()
         with pytest.raises(MlUnavailable, match="Timeout"):
             submit()
-        assert time.monotonic() - began < SECONDS + 0.6
+        assert time.monotonic() - began < SECONDS + MARGIN
         for one in waiting:
             one.close()
 
@@ -256,7 +257,7 @@ def test_accepted_is_accepted_whatever_becomes_of_the_rest(
     against(behaviour)
     began = time.monotonic()
     assert submit() is None
-    assert time.monotonic() - began < SECONDS + 0.6
+    assert time.monotonic() - began < SECONDS + MARGIN
 
 
 def test_a_status_is_asked_for(against: Callable[[Behaviour], RawServer]) -> None:

@@ -4,8 +4,13 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from api.jobs.hub import QUEUE, Ended, Quiet, Reread, Subscription, Told
+import pytest
+
+from api.jobs import hub as hubs
+from api.jobs.hub import PING_SECONDS, QUEUE, Ended, Hub, Quiet, Reread, Subscription, Told
 from api.server import Wire, chunk_of
+from domain.accounts import Principal, Role
+from domain.identity import new_id
 
 
 class Paper(Wire):
@@ -102,3 +107,34 @@ def test_a_frame_is_what_a_reader_of_chunks_expects() -> None:
     size, rest = told.chunk.split(b"\r\n", 1)
     assert rest == told.sse + b"\r\n"
     assert int(size, 16) == len(told.sse)
+
+
+def test_every_stream_is_given_a_sign_of_life_every_fifteen_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        await real(0)
+
+    real = asyncio.sleep
+    monkeypatch.setattr(hubs.asyncio, "sleep", sleep)
+
+    async def test() -> None:
+        hub = Hub("redis://127.0.0.1:1")
+        reader = Principal(id=new_id(), username="a", role=Role.USER, generation=1)
+        streams = [Subscription() for _ in range(100)]
+        for one in streams:
+            hub.add("channel", reader, one)
+        pinging = asyncio.create_task(hub._ping())
+        signs = []
+        for rounds in (1, 2):
+            while sum(slept) < rounds * PING_SECONDS:
+                await real(0)
+            await real(0)
+            assert all([isinstance(await one.next(), Quiet) for one in streams]), "each of them, once in the time"
+            signs.append(sum(bool(one._messages) for one in streams))
+        pinging.cancel()
+        assert signs == [0, 0]
+
+    run(test())
+    assert PING_SECONDS == 15

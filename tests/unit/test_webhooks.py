@@ -220,7 +220,7 @@ def test_a_resolver_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch
     began = time.monotonic()
     with pytest.raises(HostUnknown):
         addresses.resolved("hangs.test", 443, STRICT, 0.2)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 5, "it hangs for ten seconds"
     woken.set()
 
 

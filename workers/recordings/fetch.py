@@ -36,7 +36,10 @@ TOGETHER = 2 * 1024**2  # bytes, encoded: so much of small attachments is asked 
 
 def fetch(job: JobInStep, context: Context) -> Outcome:
     """Raises MailboxDisabled, MailboxRefused, MailboxUnreachable, StorageUnavailable."""
-    access = mailbox(UUID(job.params["mailbox_id"]))
+    try:
+        access = mailbox(UUID(job.params["mailbox_id"]))
+    except MailboxLoginRefused as error:
+        return Failed(error=error)
     with autocommit() as connection:
         counts = messages.counts(connection, access.id, job.id)
     if not counts.waiting and access.after_action == "none":

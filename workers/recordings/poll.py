@@ -41,7 +41,10 @@ def poll(job: JobInStep, context: Context) -> Outcome:
         MailboxDisabled, MailboxRefused, MailboxUnreachable
     """
     mailbox_id = UUID(job.params["mailbox_id"])
-    access = mailbox(mailbox_id)
+    try:
+        access = mailbox(mailbox_id)
+    except MailboxLoginRefused as error:
+        return Failed(error=error)
     with autocommit() as connection:
         if not polling.become(connection, mailbox_id, job.id):
             return Later(seconds=BUSY_SECONDS, message="another job fetches from this mailbox")
@@ -84,9 +87,11 @@ def _look(session: Session, access: Access, job: JobInStep, context: Context) ->
 
 
 def mailbox(mailbox_id: UUID) -> Access:
-    """Raises MailboxDisabled."""
+    """Raises MailboxDisabled, MailboxLoginRefused: it is disabled for that, and the login is not tried again."""
     with autocommit() as connection:
         access = mailboxes.access(connection, mailbox_id)
+    if access is not None and (refused := access.refused) is not None:
+        raise refused
     if access is None or not access.enabled:
         raise MailboxDisabled
     return access
