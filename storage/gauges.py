@@ -24,14 +24,14 @@ _mailboxes = """(SELECT count(*) FROM mailboxes WHERE disabled_reason <> 'admin'
         (SELECT count(*) FROM mailboxes WHERE enabled AND scheduled AND next_poll_at < now() - interval '5 minutes')
             AS mailboxes_overdue"""
 MAILBOXES = 500  # that have numbers of their own, the oldest
-_numbers = f"""(SELECT COALESCE(jsonb_object_agg(some.id, jsonb_build_object(
+_numbers = f"""(SELECT COALESCE(jsonb_object_agg(few.id, jsonb_build_object(
             'numbers', COALESCE(numbers, '{{}}'), 'failures', failures,
             'seconds', {_since("checked_at")})), '{{}}')
-        FROM (SELECT id, failures, checked_at FROM mailboxes ORDER BY id LIMIT {MAILBOXES}) AS some
+        FROM (SELECT id, failures, checked_at FROM mailboxes ORDER BY id LIMIT {MAILBOXES}) AS few
         LEFT JOIN (
             SELECT mailbox_id, jsonb_object_agg(state, number) AS numbers FROM (
                 SELECT mailbox_id, state, sum(number) AS number FROM mail_message_counts GROUP BY mailbox_id, state
-            ) AS counted GROUP BY mailbox_id) AS summed ON mailbox_id = some.id) AS mailboxes"""
+            ) AS counted GROUP BY mailbox_id) AS summed ON mailbox_id = few.id) AS mailboxes"""
 _asked = text(f"""
     WITH running AS (SELECT status, run_at FROM jobs WHERE {_UNFINISHED} LIMIT {MOST})
     SELECT
