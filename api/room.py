@@ -10,6 +10,7 @@ import asyncio
 from domain.errors.neighbours import StorageUnavailable
 
 ROOM_BYTES = 48 * 1024**2
+SPARE_BYTES = ROOM_BYTES // 3  # that whoever has something on its way to the store leaves to those who have not
 WAIT_SECONDS = 30.0
 
 
@@ -18,8 +19,9 @@ class Room:
         self._free = size
         self._given = asyncio.Event()
 
-    def try_take(self, size: int) -> bool:
-        if size > self._free:
+    def try_take(self, size: int, spare: int = 0) -> bool:
+        """Whether there was room for ``size`` bytes and ``spare`` beyond them."""
+        if size + spare > self._free:
             return False
         self._free -= size
         return True

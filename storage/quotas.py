@@ -2,7 +2,8 @@
 
 Every file counts with its whole size, also where equal bytes are stored once; a resumable upload and one straight to
 the storage count from their beginning, since their bytes lie there: with their whole length, and where it is not known
-yet with what has come. A partial upload is no file, but its bytes count until a final upload is made of it.
+yet with what has come and what is just coming. A partial upload is no file, but its bytes count until a final upload is
+made of it.
 """
 
 from uuid import UUID
@@ -20,7 +21,8 @@ _taken = text("""
         UNION ALL
         SELECT size, true FROM direct_uploads WHERE owner_id = :owner_id AND expires_at > now() AND id <> :but
         UNION ALL
-        SELECT COALESCE(length, received), NOT partial FROM uploads
+        SELECT COALESCE(length, GREATEST(received, CASE WHEN lease_until > clock_timestamp() THEN reserved END)),
+            NOT partial FROM uploads
         WHERE owner_id = :owner_id AND id <> :but AND (partial OR state <> 'complete')
           AND (expires_at > now() OR state = 'finishing')
           AND NOT (partial AND EXISTS (

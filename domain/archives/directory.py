@@ -1,4 +1,5 @@
-"""The central directory, entry by entry (APPNOTE 4.3.12). The loop is the hot path: a million entries are ordinary.
+"""The central directory, chunk by chunk (APPNOTE 4.3.12): ordinary ones as a whole (``domain.archives.columns``), and
+entry by entry where anything needs a closer look.
 
 Nothing is kept of an entry but what the whole archive is judged by, so memory does not grow with their number: names
 go in chunks to ``domain.archives.paths``, and who wants entries reads them anew from the bytes (``Entries``).
@@ -10,8 +11,9 @@ from collections.abc import Iterator
 import msgspec
 
 from domain.archives import names
+from domain.archives.columns import BETWEEN, CENTRAL_FIELDS, ENCRYPTED, SIGNATURE, ordinary
 from domain.archives.ends import CENTRAL, End
-from domain.archives.entries import FOLDER_BITS, HARMLESS, METHODS, Entries
+from domain.archives.entries import FOLDER_BITS, METHODS, Entries, needs_fields
 from domain.archives.fields import UTF8, Notes, extended, tell_reading
 from domain.archives.shapes import Limits, shown
 from domain.errors.archives import (
@@ -24,16 +26,12 @@ from domain.errors.archives import (
     ArchiveUnsupported,
 )
 
-# signature, flags, method, 2 sizes, lengths of name, extra, comment, disk, attributes, offset
-_CENTRAL = struct.Struct("<I4xHH8xIIHHHHxxII")
 _LENGTHS = struct.Struct("<5xB22xHHH")  # host; of name, extra, comment
-_SIGNATURE = int.from_bytes(CENTRAL, "little")
 _SIGNED = int.from_bytes(b"PK\x05\x05", "little")
 _U16, _U32 = 0xFFFF, 0xFFFFFFFF
-_CHUNK_BYTES = 256 * 1024  # of the directory, whose names are looked at together
+_CHUNK_BYTES = 64 * 1024  # of the directory, looked at together: what is made of them stays in the processor's cache
 
 _KNOWN = {1: "shrunk", 6: "imploded", 9: "deflate64", 93: "zstd", 95: "xz", 97: "wavpack", 98: "ppmd"}
-ENCRYPTED = 0x0001 | 0x0040 | 0x2000  # the members, strongly, the directory's fields masked (APPNOTE 4.4.4)
 _AES = 99
 _NODES = {0x1: "a pipe", 0x2: "a device", 0x6: "a device", 0xA: "a symbolic link", 0xC: "a socket"}
 SLACK = 0xFFFF + 24  # what a local header's extra field and a data descriptor can add to a member
@@ -44,10 +42,12 @@ class Chunk(msgspec.Struct):
 
     at: int
     index: int
-    names: list[str] = []
-    folders: list[int] = []  # which of them, by their place in ``names``
+    count: int = 0
+    names: str = ""  # joined by ``BETWEEN``
+    folders: list[int] = []  # which of them, counted from the first
     raw_paths: list[str] = []  # what readers that do not know the Unicode Path field see in place of a name
     longest: int = 0  # bytes
+    empty: bool = False  # there is a name without a letter
 
 
 class Directory(msgspec.Struct):
@@ -77,10 +77,10 @@ def read_directory(data: bytes, found: Directory, end: End, limits: Limits) -> I
     while index < end.entries:
         chunk = Chunk(at=at, index=index)
         try:
-            at = _loop(data, at, chunk, found, end, limits)
+            at = _pass(data, at, chunk, found, end, limits) or _loop(data, at, chunk, found, end, limits)
         except struct.error:
             raise ArchiveTruncated(reason="the directory ends in the middle of an entry") from None
-        index += len(chunk.names)
+        index += chunk.count
         if index == end.entries or at > len(data):
             _check_end(data, at)
         yield chunk
@@ -94,26 +94,47 @@ def _check_end(data: bytes, used: int) -> None:
         raise ArchiveInconsistent(reason=f"the directory holds {more}")
 
 
+def _pass(data: bytes, at: int, chunk: Chunk, found: Directory, end: End, limits: Limits) -> int:
+    """``_loop`` for a chunk of ordinary entries; 0 where one of them is not."""
+    most = end.entries - chunk.index
+    columns = ordinary(data, at, at + _CHUNK_BYTES, most, limits)
+    if columns is None:
+        return 0
+    first, nearest, farthest = columns.first + end.prefix, columns.nearest, columns.farthest
+    if not chunk.index:
+        found.first = first
+    else:
+        nearest, farthest = min(nearest, first - found.reached), max(farthest, first - found.reached)
+    if nearest < 0:
+        found.ordered = False
+    if nearest < 0 or farthest > SLACK:
+        found.gaps = True
+    found.reached = columns.reached + end.prefix
+    found.size += columns.size
+    found.compressed_size += columns.compressed_size
+    found.folders += len(columns.folders)
+    chunk.count, chunk.names, chunk.folders = columns.number, columns.names, columns.folders
+    chunk.longest = columns.longest
+    return columns.ends
+
+
 def _loop(data: bytes, at: int, chunk: Chunk, found: Directory, end: End, limits: Limits) -> int:
-    unpack, methods, notes = _CENTRAL.unpack_from, METHODS, Notes(warnings=found.warnings, raw_paths=chunk.raw_paths)
-    total = total_packed = longest = 0
-    harmless = HARMLESS
-    add, chunk_ends = chunk.names.append, at + _CHUNK_BYTES
-    floor, ratio, prefix, reached = limits.ratio_floor_bytes, limits.max_ratio, end.prefix, found.reached
+    notes = Notes(warnings=found.warnings, raw_paths=chunk.raw_paths)
+    texts: list[str] = []
+    chunk_ends, floor, ratio, reached = at + _CHUNK_BYTES, limits.ratio_floor_bytes, limits.max_ratio, found.reached
     for index in range(chunk.index, end.entries):
-        (signature, flags, code, packed, size, named, extra, remark, disk, attributes, offset) = unpack(data, at)
-        if signature != _SIGNATURE:
+        (signature, flags, code, packed, size, named, extra, remark, disk, attributes, offset) = (
+            CENTRAL_FIELDS.unpack_from(data, at)
+        )
+        if signature != SIGNATURE:
             raise _misplaced(signature, index)
         here = at + 46
         at = here + named
         raw = data[here:at]
         name = ""
-        if extra or disk or size == _U32 or packed == _U32 or offset == _U32:
-            field = data[at : at + extra]
-            # the test of ``needs_fields``, written out
-            telling = (b"\x01\x00" in field or b"up" in field) and not harmless(field)
-            if telling or disk or size == _U32 or packed == _U32 or offset == _U32:
-                packed, size, offset, name = extended(field, packed, size, offset, disk, flags, raw, notes)
+        field = data[at : at + extra]
+        if needs_fields(field, disk, packed, size, offset):
+            packed, size, offset, name = extended(field, packed, size, offset, disk, flags, raw, notes)
         if not name:
             try:
                 name = raw.decode()
@@ -121,7 +142,7 @@ def _loop(data: bytes, at: int, chunk: Chunk, found: Directory, end: End, limits
                 name = _other_name(data, here - 46, flags, raw, found)
         if len(name) != named and not flags & UTF8:  # of what is not ASCII: a byte is not a letter
             _tell_unmarked(name, raw, found)
-        if code not in methods or flags & ENCRYPTED:
+        if code not in METHODS or flags & ENCRYPTED:
             raise _unreadable(code, flags, raw)
         if attributes > 0x0FFFFFFF and attributes >> 28 not in (0x4, 0x8):
             _must_be_unset(attributes, raw)
@@ -131,10 +152,9 @@ def _loop(data: bytes, at: int, chunk: Chunk, found: Directory, end: End, limits
         if size if is_folder else attributes & FOLDER_BITS or attributes >> 28 == 0x4:
             is_folder = _folder(size, raw, found)
         if is_folder:
-            chunk.folders.append(len(chunk.names))
-        if named > longest:
-            longest = named
-        offset += prefix
+            chunk.folders.append(len(texts))
+        chunk.longest = max(chunk.longest, named)
+        offset += end.prefix
         if not index:
             found.first = reached = offset
         if not 0 <= offset - reached <= SLACK:
@@ -143,15 +163,14 @@ def _loop(data: bytes, at: int, chunk: Chunk, found: Directory, end: End, limits
             found.gaps = True
         reached = offset + 30 + named + packed
         at += extra + remark
-        total += size
-        total_packed += packed
-        add(name)
+        found.size += size
+        found.compressed_size += packed
+        texts.append(name)
         if at >= chunk_ends:
             break
-    found.size += total
-    found.compressed_size += total_packed
     found.folders += len(chunk.folders)
-    found.reached, chunk.longest = reached, longest
+    found.reached = reached
+    chunk.count, chunk.names, chunk.empty = len(texts), BETWEEN.join(texts), not all(texts)
     return at
 
 

@@ -6,7 +6,8 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from domain.archives.directory import ENCRYPTED, SLACK, Directory
+from domain.archives.columns import ENCRYPTED
+from domain.archives.directory import SLACK, Directory
 from domain.archives.ends import LOCAL, SPAN_MARKERS, End
 from domain.archives.entries import METHODS
 from domain.archives.fields import UTF8, extra_fields

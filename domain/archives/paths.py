@@ -9,12 +9,12 @@ import unicodedata
 from array import array
 from collections import Counter
 
+from domain.archives.columns import BETWEEN
 from domain.archives.directory import Chunk
 from domain.archives.entries import Entries
 from domain.archives.shapes import Entry, Limits, shown
 from domain.errors.archives import ArchiveDuplicate, ArchiveInconsistent, ArchiveUnsafeName
 
-_BETWEEN = "/\n/"  # closes one name and opens the next, so each part of a path stands between slashes
 _UNUSUAL = ("//", "./", " /", "\\", ":")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _DIRECTION = re.compile(r"[\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -50,21 +50,22 @@ class Paths:
     def add(self, chunk: Chunk) -> None:
         """Refuse unsafe names; tell the merely awkward."""
         limits, keys, joined = self._limits, None, ""
-        if chunk.longest <= min(_PART_LETTERS, limits.max_name_bytes) and all(chunk.names):
+        if chunk.longest <= min(_PART_LETTERS, limits.max_name_bytes) and not chunk.empty:
             shallow = chunk.longest <= 2 * limits.max_depth or _depth(chunk.names) <= limits.max_depth
-            joined, keys = _ordinary(chunk.names) if shallow else ("", None)
+            joined, keys = _ordinary(chunk.names, chunk.count) if shallow else ("", None)
         for raw in chunk.raw_paths:
             self._two_names = True
             _check_path(raw, limits, {})
         if keys is None:
-            for entry in self._entries.between(chunk.at, chunk.index, len(chunk.names)):
+            keys = []
+            for entry in self._entries.between(chunk.at, chunk.index, chunk.count):
                 if max(len(entry.raw_name), len(entry.name)) > limits.max_name_bytes:
                     raise ArchiveUnsafeName(
                         reason=f"longer than {limits.max_name_bytes} bytes", entry=shown(entry.name)
                     )
                 _check_path(entry.name, limits, self._warnings)
-            keys = [_key(name) for name in chunk.names]
-            joined = f"/{_BETWEEN.join(keys)}/"
+                keys.append(_key(entry.name))
+            joined = f"/{BETWEEN.join(keys)}/"
         if reserved := _RESERVED.search(joined):
             self._warnings["reserved_name"] = f"Windows cannot write {shown(reserved[1])!r}"
         self._keep(keys, chunk.folders)
@@ -149,19 +150,19 @@ class Paths:
                 seen.add(key)
 
 
-def _depth(names: list[str]) -> int:
-    return 1 + max(name.count("/") for name in names)
+def _depth(names: str) -> int:
+    return 1 + max(name.count("/") for name in names.split(BETWEEN))
 
 
-def _ordinary(names: list[str]) -> tuple[str, list[str] | None]:
+def _ordinary(names: str, count: int) -> tuple[str, list[str] | None]:
     """The names joined, and keys as of ``_key``, for names in which nothing needs a closer look; else no keys."""
-    if not "".join(names).isprintable():
+    if names.count("\n") != count - 1 or not names.replace("\n", "").isprintable():
         return "", None
-    joined = f"/{_BETWEEN.join(names)}/\n".replace("//\n", "/\n")
+    joined = f"/{names}/\n".replace("//\n", "/\n")
     if any(mark in joined for mark in _UNUSUAL):
         return "", None
     joined = _fold(joined)
-    return joined, joined[1:-2].split(_BETWEEN)
+    return joined, joined[1:-2].split(BETWEEN)
 
 
 def _fold(text: str) -> str:

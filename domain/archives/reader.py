@@ -40,7 +40,7 @@ def inspect(
     for chunk in read_directory(data, found, end, limits):
         paths.add(chunk)
         if counted:
-            counted(chunk.index + len(chunk.names), end.entries)
+            counted(chunk.index + chunk.count, end.entries)
     paths.close()
     check_totals(found, limits)
     check_layout(found, end, ranges)

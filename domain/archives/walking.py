@@ -14,7 +14,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from domain.archives.directory import ENCRYPTED
+from domain.archives.columns import ENCRYPTED
 from domain.archives.ends import CENTRAL, LOCAL
 from domain.archives.entries import METHODS
 from domain.archives.fields import UTF8, extra_fields

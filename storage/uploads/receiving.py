@@ -16,7 +16,7 @@ from domain.errors.uploads import UploadExpired, UploadHeader, UploadIsFinal, Up
 from domain.uploads import State
 from storage import quotas
 from storage.configuration import settings
-from storage.database import autocommit
+from storage.database import autocommit, transaction
 
 _SEEN = """id, owner_id, state, length, received, part_size, object_key, multipart_id, tail_key, tail_size, partial,
     sources, metadata, created_at, expires_at, expires_at <= now() AND state <> 'finishing' AS expired,
@@ -25,7 +25,8 @@ _SEEN = """id, owner_id, state, length, received, part_size, object_key, multipa
 
 LOOK = text(f"SELECT {_SEEN} FROM uploads WHERE id = :id AND owner_id = :owner_id")
 _claim = text(f"""
-    UPDATE uploads SET claim = :claim, lease_until = clock_timestamp() + make_interval(secs => :lease), asked_at = NULL
+    UPDATE uploads SET claim = :claim, lease_until = clock_timestamp() + make_interval(secs => :lease), asked_at = NULL,
+        reserved = 0
     WHERE id = :id AND owner_id = :owner_id AND state = 'receiving' AND received = :offset AND expires_at > now()
       AND (claim IS NULL OR lease_until <= clock_timestamp())
     RETURNING {_SEEN}""")
@@ -42,6 +43,7 @@ _keep = text(f"""
         INSERT INTO upload_parts (upload_id, number, etag)
         SELECT id, :number, :etag FROM kept WHERE CAST(:number AS int) IS NOT NULL)
     SELECT id FROM kept""")
+_reserve = text(f"UPDATE uploads SET reserved = GREATEST(reserved, :received) WHERE {_mine}")
 _beat = text(f"""
     UPDATE uploads SET lease_until = clock_timestamp() + make_interval(secs => :lease)
     WHERE {_mine} RETURNING asked_at IS NOT NULL""")
@@ -114,8 +116,6 @@ def claim(
     """
     standing = look(upload_id, owner_id)
     _check(standing, offset, length, announced)
-    if standing.length is None:
-        reserve(standing, max(length or 0, offset + (announced or 0)))
     held = Held(id=upload_id, claim=uuid4())
     values = {"id": upload_id, "owner_id": owner_id, "claim": held.claim, "offset": offset, "lease": _lease()}
     with autocommit() as connection:
@@ -124,6 +124,11 @@ def claim(
         _check(look(upload_id, owner_id), offset, length, announced)
         raise UploadLocked(retry_after=1)
     claimed = standing_of(row)
+    try:
+        reserve(held, claimed, max(length or 0, offset + (announced or 0)))
+    except BaseException:
+        release(held)
+        raise
     return held, claimed if claimed.length is not None else msgspec.structs.replace(claimed, length=length)
 
 
@@ -148,16 +153,17 @@ def room(standing: Standing, length: int | None = None) -> int:
     return (settings().max_upload_bytes if whole is None else whole) - standing.received
 
 
-def reserve(standing: Standing, received: int) -> None:
-    """Make sure, as far as one can see now, that an upload of unknown length may go on to ``received`` bytes; the last
-    word is spoken at its end. Others have counted with their whole length since it was said.
+def reserve(held: Held, standing: Standing, received: int) -> None:
+    """Make sure that an upload of unknown length may go on to ``received`` bytes: they count from now on, for as long
+    as the claim stands. Others have counted with their whole length since it was said.
 
     Raises:
         StorageQuotaExceeded
     """
     if standing.length is None and quotas.limited():
-        with autocommit() as connection:
-            quotas.check(connection, standing.owner_id, received, standing.id, files=0 if standing.partial else 1)
+        with transaction() as connection:
+            quotas.claim(connection, standing.owner_id, received, standing.id, files=0 if standing.partial else 1)
+            connection.execute(_reserve, {"id": held.id, "claim": held.claim, "received": received})
 
 
 def keep(

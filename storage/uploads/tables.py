@@ -32,6 +32,8 @@ uploads = Table(
     Column("state", Text, nullable=False),
     Column("length", BigInteger),
     Column("received", BigInteger, nullable=False, server_default=text("0")),
+    # of unknown length: up to where the request that is at work may go on; means nothing without a lease
+    Column("reserved", BigInteger, nullable=False, server_default=text("0")),
     Column("part_size", BigInteger, nullable=False),  # of every part but the last
     Column("object_key", Text, nullable=False, unique=True),  # where the whole is to be
     Column("multipart_id", Text),

@@ -1,7 +1,10 @@
 """What an owner may keep holds for resumable uploads at every step of theirs, and a refusal leaves nothing behind."""
 
 import os
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
@@ -9,6 +12,7 @@ import httpx
 import pytest
 from sqlalchemy import text
 
+from domain.errors.neighbours import ObjectMissing
 from stack.up import Stack, running
 from storage import objects
 from storage.database import autocommit
@@ -103,6 +107,61 @@ def test_a_body_that_is_kept_whole_or_not_at_all_is_not_kept_in_part(tus: Tus, n
     refused(tus.patch(path, 0, iter([content]), Upload_Checksum=checksum("sha256", content)))
     assert tus.offset(path) == 0
     end(tus, path)
+
+
+def test_several_of_unknown_length_at_once_do_not_pass_it_together(tus: Tus, nothing_left: None) -> None:
+    """Not for a moment: what is in the storage is looked at all the while."""
+    paths, over, most = [deferred(tus, **{"Upload-Concat": "partial"}) for _ in range(4)], threading.Event(), [0]
+
+    def watch() -> None:
+        while not over.wait(0.05):
+            most[0] = max(most[0], stored())
+
+    def send(path: str) -> int:
+        return tus.patch(path, 0, iter([bytes(MIB)] * 7)).status_code
+
+    with ThreadPoolExecutor(5) as pool:
+        watching = pool.submit(watch)
+        answers = list(pool.map(send, paths))
+        over.set()
+        watching.result()
+    kept = [tus.offset(path) for path in paths]
+    assert 413 in answers
+    assert set(answers) <= {204, 413}
+    assert sum(kept) <= BYTES
+    assert most[0] <= BYTES, "not even until they end"
+    for path in paths:
+        end(tus, path)
+
+
+def stored() -> int:
+    """Bytes of unfinished uploads in the storage: whole parts, and the tails beside them."""
+    with autocommit() as connection:
+        rows = connection.execute(text("SELECT object_key, multipart_id FROM uploads WHERE multipart_id IS NOT NULL"))
+        begun = [(row.object_key, row.multipart_id) for row in rows]
+    parts = 0
+    for key, multipart_id in begun:
+        with suppress(ObjectMissing):  # it has just ended
+            parts += sum(part.size for part in objects.parts_of(key, multipart_id).values())
+    return parts
+
+
+def test_those_that_end_together_keep_what_there_is_room_for(tus: Tus, nothing_left: None) -> None:
+    paths = [deferred(tus) for _ in range(2)]
+
+    def send(path: str) -> httpx.Response:
+        return tus.patch(path, 0, os.urandom(6 * MIB), Upload_Length=str(6 * MIB))
+
+    with ThreadPoolExecutor(2) as pool:
+        answers = list(pool.map(send, paths))
+    assert sorted(answer.status_code for answer in answers) == [204, 413]
+    for path, answer in zip(paths, answers, strict=True):
+        if answer.status_code == 413:
+            assert refused(answer)["limit"] == BYTES
+            assert tus.offset(path) == 0
+        else:
+            tus.http.delete(f"/files/{answer.headers['Millrace-File']}").raise_for_status()
+        end(tus, path)
 
 
 # ---------------------------------------------------------------- partial uploads

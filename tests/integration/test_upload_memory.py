@@ -1,12 +1,16 @@
 """Many slow uploads at once need little memory: what comes is passed on, however slowly it comes."""
 
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 
 import psutil
 import pytest
 
+from storage import objects
+from tests.tus_client import OCTETS, TUS
 from tests.uploading import FORM, User, answer_on, chunk, connection, form, servers, sound_api
 
 KIB, MIB = 1024, 1024**2
@@ -65,3 +69,41 @@ def test_clients_that_have_hardly_begun_hold_no_memory_of_others(user: User) -> 
         for client in clients:
             client.sendall(chunk(bytes(5 * MIB)) + b"0\r\n\r\n")
             assert answer_on(client).status_code == 201
+
+
+@contextmanager
+def peak_of(process: psutil.Process) -> Iterator[list[int]]:
+    """The highest resident bytes above those of the beginning, after the block."""
+    idle = highest = process.memory_info().rss
+    over, peak = threading.Event(), [0]
+
+    def watch() -> None:
+        nonlocal highest
+        while not over.wait(0.005):
+            highest = max(highest, process.memory_info().rss)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield peak
+    finally:
+        over.set()
+        watcher.join()
+        peak[0] = highest - idle
+
+
+@pytest.mark.parametrize("at_once", [1, 4])
+def test_a_resumable_upload_needs_a_mib_beside_its_two_parts(user: User, at_once: int) -> None:
+    size, parts = 60 * MIB, 2 * objects.SMALLEST_PART
+
+    def send(_: int) -> int:
+        begun = user("POST", "/uploads", {**TUS, "Upload-Length": str(size)})
+        path = f"/uploads/{begun.json()['id']}"
+        said = {**TUS, "Upload-Offset": "0", "Content-Type": OCTETS}
+        return user("PATCH", path, said, content=(bytes(MIB) for _ in range(size // MIB))).status_code
+
+    send(0)  # what is loaded with the first one is not an upload's
+    with peak_of(psutil.Process(user.api.process.pid)) as peak, ThreadPoolExecutor(at_once) as pool:
+        assert list(pool.map(send, range(at_once))) == [204] * at_once
+    print(f"{peak[0] / MIB:.1f} MiB above idle")  # noqa: T201
+    assert peak[0] < at_once * (parts + MIB)
