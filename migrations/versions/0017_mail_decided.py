@@ -1,14 +1,14 @@
 """Messages are known by account and server too, and only for what was decided about them.
 
-Revision 0016, after 0015.
+Revision 0017, after 0016.
 """
 
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-revision = "0016"
-down_revision = "0015"
+revision = "0017"
+down_revision = "0016"
 branch_labels = None
 depends_on = None
 
