@@ -204,6 +204,7 @@ class Proxy:
             self.faults = replace(self.faults, lose_answers=self.faults.lose_answers - 1)
             self.lost += 1
             if self.faults.endless:
+                link.asked = False  # the answer may come in several pieces
                 link.client.write(b"* 1 FETCH (" + b"x" * self.faults.endless)
                 return True
             if self.faults.refuse_after_loss and self._server is not None:
