@@ -14,7 +14,8 @@ MORE    = tests/console $(addprefix tests/integration/,cli webhooks) $(addprefix
 	tus_interrupted.py tus_killed.py tus_options.py tus_patch.py tus_post.py upload_memory.py webhooks_live.py)
 # and what stands beside the core: a module's own tests
 RECORDINGS = tests/console/recordings tests/integration/calls $(addprefix tests/integration/test_,calls_retention.py \
-	fetching.py mail_servers.py mango.py recordings.py recordings_killed.py)
+	fetching.py mail_failures.py mail_large.py mail_logins.py mail_servers.py mailboxes.py mango.py recordings.py \
+	recordings_killed.py recordings_renumbered.py)
 PYTEST  = $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 # what a broker could make a difference to; the rest of the tests do without one, or are about Redis itself
 ON_ANY_BROKER = $(addprefix tests/integration/test_,whole_way.py failures.py control.py workers_lost.py) \

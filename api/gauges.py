@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 from domain.modules import enabled
 from storage import dispatch, gauges
 from storage.configuration import settings
-from storage.gauges import Standing
+from storage.gauges import MailboxNumbers, Standing
 
 FRESH_SECONDS = 5.0  # between two readings, whoever scrapes
 PATIENCE_SECONDS = 2.0
@@ -116,6 +116,23 @@ def _of_recordings(now: Standing) -> Iterator[Metric]:
     yield _gauge("mailboxes_disabled", "Mailboxes whose login was refused", now.mailboxes_disabled)
     yield _gauge("mailboxes_failing", "Mailboxes whose last look failed", now.mailboxes_failing)
     yield _gauge("mailboxes_overdue", "Mailboxes that were to be looked into five minutes ago", now.mailboxes_overdue)
+    boxes = now.mailboxes
+    yield _by_mailbox("messages", "Messages with audio by what became of them", "state", tuple(states), boxes)
+    yield _by_mailbox("recordings", "Recordings that are kept", "status", tuple(kept), boxes)
+    failures = {name: one.failures for name, one in boxes.items()}
+    yield _labelled("mailbox_failures", "Looks in a row that failed", "mailbox", failures)
+    looked = {name: one.seconds for name, one in boxes.items() if one.seconds is not None}
+    yield _labelled("mailbox_checked_seconds", "Since the last look", "mailbox", looked)
+
+
+def _by_mailbox(
+    name: str, text: str, label: str, keys: tuple[str, ...], mailboxes: dict[str, MailboxNumbers]
+) -> Metric:
+    family = GaugeMetricFamily(f"millrace_mailbox_{name}", text, labels=["mailbox", label])
+    for mailbox, one in sorted(mailboxes.items()):
+        for key in keys:
+            family.add_metric([mailbox, key], float(one.numbers.get(key, 0)))
+    return family
 
 
 def _of_housekeeping(now: Standing) -> Iterator[Metric]:

@@ -23,6 +23,15 @@ _mailboxes = """(SELECT count(*) FROM mailboxes WHERE disabled_reason <> 'admin'
         (SELECT count(*) FROM mailboxes WHERE enabled AND failures > 0) AS mailboxes_failing,
         (SELECT count(*) FROM mailboxes WHERE enabled AND scheduled AND next_poll_at < now() - interval '5 minutes')
             AS mailboxes_overdue"""
+MAILBOXES = 500  # that have numbers of their own, the oldest
+_numbers = f"""(SELECT COALESCE(jsonb_object_agg(few.id, jsonb_build_object(
+            'numbers', COALESCE(numbers, '{{}}'), 'failures', failures,
+            'seconds', {_since("checked_at")})), '{{}}')
+        FROM (SELECT id, failures, checked_at FROM mailboxes ORDER BY id LIMIT {MAILBOXES}) AS few
+        LEFT JOIN (
+            SELECT mailbox_id, jsonb_object_agg(state, number) AS numbers FROM (
+                SELECT mailbox_id, state, sum(number) AS number FROM mail_message_counts GROUP BY mailbox_id, state
+            ) AS counted GROUP BY mailbox_id) AS summed ON mailbox_id = few.id) AS mailboxes"""
 _asked = text(f"""
     WITH running AS (SELECT status, run_at FROM jobs WHERE {_UNFINISHED} LIMIT {MOST})
     SELECT
@@ -45,12 +54,14 @@ _asked = text(f"""
             WHERE state = 'pending' AND next_attempt_at < now() - interval '1 minute' LIMIT {MOST}) AS few)
             AS webhooks_overdue,
         (SELECT COALESCE(jsonb_object_agg(state, number), '{{}}') FROM (
-            SELECT state, sum(number) AS number FROM mail_message_counts GROUP BY state) AS counted) AS mail_messages,
+            SELECT state, sum(number) AS number FROM mail_message_counts
+            WHERE state NOT IN ('matched', 'unmatched') GROUP BY state) AS counted) AS mail_messages,
         jsonb_build_object(
             'matched', (SELECT count(*) FROM (SELECT FROM recordings WHERE call_id IS NOT NULL LIMIT {MOST}) AS few),
             'unmatched', (SELECT count(*) FROM (SELECT FROM recordings WHERE status = 'unmatched' LIMIT {MOST}) AS few))
             AS recordings,
         {_mailboxes},
+        {_numbers},
         (SELECT count(*) FROM (SELECT FROM mango_deliveries
             WHERE applied_at IS NULL AND error IS NULL AND received_at < now() - interval '1 minute'
             LIMIT {MOST}) AS few) AS mango_waiting,
@@ -72,6 +83,14 @@ class Pass(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float | None  # since its last end
 
 
+class MailboxNumbers(msgspec.Struct, frozen=True, kw_only=True):
+    """What one mailbox has come to."""
+
+    numbers: dict[str, int]  # messages by state, recordings by status
+    failures: int  # looks in a row that failed
+    seconds: float | None  # since the last look
+
+
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """How the engine stands. Counts end at MOST, ages are in seconds."""
 
@@ -90,6 +109,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     recordings: dict[str, int]  # by status
     mailboxes_disabled: int  # by what happened, not by an admin
     mailboxes_failing: int  # at their last look
+    mailboxes: dict[str, MailboxNumbers]  # by id
     mailboxes_overdue: int  # that were to be looked into five minutes ago
     mango_waiting: int  # notifications of calls that were not applied within a minute
     mango_failed: int  # those that cannot be applied

@@ -34,7 +34,8 @@ from domain.recordings.mailboxes import (
     MailboxPage,
 )
 from storage.database import autocommit, transaction
-from storage.recordings import mailboxes, sealing
+from storage.jobs.orders import set_going
+from storage.recordings import mailboxes, polling, sealing
 from storage.recordings.imap import connected
 from storage.recordings.imap.connecting import check
 
@@ -123,8 +124,8 @@ async def change_mailbox(
     data: JSONBody[MailboxChange],
     principal: NamedDependency[Principal],
 ) -> Mailbox:
-    """Only what is sent is changed. After another host, user, folder or rules the whole folder is looked at again;
-    what was fetched is not fetched twice. For admins."""
+    """Only what is sent is changed. After another host, user, folder or rules the whole folder is looked at again,
+    and what the old rules left is taken; what was fetched is not fetched twice. For admins."""
     require_admin(principal)
     await spend(request, CHANGES, str(principal.id))
     return await blocking(_change, mailbox_id, data)
@@ -164,7 +165,8 @@ async def check_mailbox(
     request: Request[Any, Any, Any], mailbox_id: FromPath[UUID], principal: NamedDependency[Principal]
 ) -> Check:
     """Connects, lists the folders, and shows what the rules would take among the newest messages. Nothing is taken or
-    marked. A login that is refused disables the mailbox. For admins."""
+    marked. A login that is refused disables the mailbox, and a failed job tells its owner; it is not tried again before
+    host, user or secret are changed, or the mailbox is enabled. For admins."""
     require_admin(principal)
     await spend(request, CHANGES, str(principal.id))
     return await blocking(_check, mailbox_id)
@@ -211,16 +213,21 @@ def _check(mailbox_id: UUID) -> Check:
         access = mailboxes.access(connection, mailbox_id)
     if access is None:
         raise NotFound(what="mailbox")
+    if (refused := access.refused) is not None:
+        raise refused
     try:
         with connected(access) as session:
             session.open(readonly=True)
             folders = session.folders()
             uids = session.search(access.rules, days=access.rules.max_age_days)
-            found = [one for some, _ in session.described(uids[-LOOKED_AT:], access.rules) for one in some]
+            found = [one for look in session.described(uids[-LOOKED_AT:], access.rules) for one in look.found]
     except MailboxLoginRefused as error:
         with transaction() as connection:
             mailboxes.note_failure(connection, mailbox_id, error)
             mailboxes.disable(connection, mailbox_id, DisabledReason.LOGIN_REFUSED)
+            ordered = polling.order_refused(connection, mailbox_id)
+        if ordered is not None:
+            set_going(ordered)
         raise
     except sealing.Unreadable:
         with autocommit() as connection:

@@ -77,7 +77,8 @@ def read_recording(recording_id: FromPath[UUID], principal: NamedDependency[Prin
     **documented(NO_RECORDING),
 )
 def delete_recording(recording_id: FromPath[UUID], principal: NamedDependency[Principal]) -> None:
-    """With its audio. It is not fetched again; who has listened to it stays known."""
+    """With its audio. A look at the same mail does not bring it back, the same mail delivered again does. Who has
+    listened to it stays known."""
     with autocommit() as connection:
         key = keeping.delete(connection, recording_id, owner_of(principal))
     discarding.discard([key])

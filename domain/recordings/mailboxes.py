@@ -64,6 +64,7 @@ class Skipped(StrEnum):
     GONE = "gone"  # deleted or moved before it was fetched
     EMPTY = "empty"  # a part without a byte
     UNREADABLE = "unreadable"  # neither structure nor part could be made sense of
+    LONG_DESCRIPTION = "long_description"  # thousands of parts or recipients: more than is read of a description
     SAME_MESSAGE = "same_message"  # it was there under the folder's former UIDVALIDITY
     SAME_AUDIO = "same_audio"
 
@@ -95,12 +96,14 @@ Host = Annotated[
     str, Meta(min_length=1, max_length=253, pattern=r"^[^\s/@]+$", examples=["imap.rambler.ru"], description="By name")
 ]
 Port = Annotated[int, Meta(ge=1, le=65535, examples=[993])]
-Username = Annotated[str, Meta(min_length=1, max_length=255, examples=["recordings@example.com"])]
+_NO_CONTROLS = r"^(?![\s\S]*[\x00-\x1f\x7f])"  # a line's end in the name would begin another command of IMAP
+Username = Annotated[str, Meta(min_length=1, max_length=255, pattern=_NO_CONTROLS, examples=["recordings@example.com"])]
 Secret = Annotated[
     str,
     Meta(
         min_length=1,
         max_length=8192,
+        pattern=_NO_CONTROLS,
         description="The password, or the access token of `xoauth2`; kept encrypted and never shown",
         examples=["correct horse battery staple"],
     ),

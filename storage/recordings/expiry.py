@@ -23,9 +23,9 @@ _add_up = text("""
     WITH changes AS (
         DELETE FROM mail_message_counts WHERE id IN (
             SELECT id FROM mail_message_counts ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED)
-        RETURNING state, number)
-    INSERT INTO mail_message_counts (state, number)
-    SELECT state, sum(number) FROM changes GROUP BY state HAVING sum(number) <> 0""")
+        RETURNING mailbox_id, state, number)
+    INSERT INTO mail_message_counts (mailbox_id, state, number)
+    SELECT mailbox_id, state, sum(number) FROM changes GROUP BY mailbox_id, state HAVING sum(number) <> 0""")
 
 
 def remove_calls(connection: Connection, seconds: float, limit: int) -> int:

@@ -37,8 +37,8 @@ _keep = text("""
         FROM jsonb_populate_recordset(CAST(NULL AS recordings), CAST(:new AS jsonb)) AS new, held ORDER BY new.sha256
         ON CONFLICT (owner_id, sha256) DO NOTHING RETURNING id)
     UPDATE mail_messages SET finished_at = now(),
-        state = CASE WHEN EXISTS (SELECT FROM kept) THEN 'stored' ELSE :state END,
-        reason = CASE WHEN EXISTS (SELECT FROM kept) THEN :said ELSE :reason END
+        state = CASE WHEN EXISTS (SELECT FROM kept) OR decided <> '{}' THEN 'stored' ELSE :state END,
+        reason = CASE WHEN EXISTS (SELECT FROM kept) OR decided <> '{}' THEN :said ELSE :reason END
     FROM held WHERE mail_messages.id = :message_id
     RETURNING (SELECT array_agg(id) FROM kept) AS ids""")
 _fenced = text("SELECT key FROM leftovers WHERE key = ANY(:keys) LIMIT 1")

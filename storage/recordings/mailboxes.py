@@ -9,6 +9,7 @@ from msgspec import UNSET
 from sqlalchemy import Connection, Row, select, text
 
 from domain.errors import MillraceError
+from domain.errors.recordings import MailboxLoginRefused
 from domain.errors.requests import Invalid, NotFound
 from domain.identity import new_id
 from domain.recordings.mailboxes import (
@@ -22,6 +23,7 @@ from domain.recordings.mailboxes import (
     Rules,
     Security,
 )
+from storage.recordings import claiming
 from storage.recordings.sealing import seal
 from storage.recordings.tables import mailboxes
 
@@ -43,7 +45,7 @@ _looked = text("""
     UPDATE mailboxes SET checked_at = now(), failures = 0, error_code = NULL, error_message = NULL,
         uidvalidity = :uidvalidity,
         last_uid = CASE WHEN uidvalidity = :uidvalidity THEN GREATEST(last_uid, :last_uid) ELSE :last_uid END
-    WHERE id = :id""")
+    WHERE id = :id AND revision = :revision""")
 _standing = text(f"""
     SELECT mailboxes.id AS mailbox_id, host, username, folder, enabled, disabled_reason, scheduled, checked_at,
         CASE WHEN enabled AND scheduled THEN next_poll_at END AS next_poll_at, job_id, failures, error_code,
@@ -81,6 +83,21 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
     enabled: bool
     uidvalidity: int | None
     last_uid: int
+    revision: int
+    error_code: str | None
+    error_message: str | None
+
+    @property
+    def source(self) -> str:
+        """Whose numbers a folder's are: those of another account, or another server, mean other messages."""
+        return f"{self.username}@{self.host.lower()}:{self.port}"
+
+    @property
+    def refused(self) -> MailboxLoginRefused | None:
+        """The login that was refused, as long as nothing was changed: there is no need to try it again."""
+        if self.enabled or self.error_code != MailboxLoginRefused.code:
+            return None
+        return MailboxLoginRefused(reason=str(self.error_message).partition(": ")[2])
 
     @property
     def zone(self) -> ZoneInfo:
@@ -144,7 +161,10 @@ def change(connection: Connection, mailbox_id: UUID, change: MailboxChange) -> M
     if "enabled" in given and after.enabled != before.enabled:
         values["disabled_reason"] = None if after.enabled else DisabledReason.ADMIN
     if {"host", "port", "username", "folder", "rules"} & given.keys():
-        values |= {"uidvalidity": None, "last_uid": 0}
+        values |= {"uidvalidity": None, "last_uid": 0, "revision": mailboxes.c.revision + 1}
+        claiming.withdraw(connection, mailbox_id)
+    if {"host", "port", "security", "auth", "username", "secret"} & given.keys():
+        values |= {"failures": 0, "error_code": None, "error_message": None}
     statement = mailboxes.update().where(mailboxes.c.id == mailbox_id)
     return _found(
         connection.execute(statement.values(**values, updated_at=text("now()")).returning(*_seen)).one_or_none()
@@ -175,9 +195,14 @@ def note_failure(connection: Connection, mailbox_id: UUID, error: MillraceError)
     connection.execute(_failed, {"id": mailbox_id, "code": error.code, "message": str(error)[:1000]})
 
 
-def note_look(connection: Connection, mailbox_id: UUID, uidvalidity: int, last_uid: int) -> None:
-    """A look at the whole folder has ended: all up to ``last_uid`` has been seen."""
-    connection.execute(_looked, {"id": mailbox_id, "uidvalidity": uidvalidity, "last_uid": last_uid})
+def note_look(connection: Connection, access: Access, uidvalidity: int, last_uid: int) -> bool:
+    """A look at the folder has ended: all up to ``last_uid`` has been seen.
+
+    False, and nothing noted, when account, folder or rules were changed meanwhile: what was seen says nothing then.
+    Needs a transaction, until whose end they are not changed.
+    """
+    values = {"id": access.id, "revision": access.revision, "uidvalidity": uidvalidity, "last_uid": last_uid}
+    return bool(connection.execute(_looked, values).rowcount)
 
 
 def standings(connection: Connection, owner_id: UUID | None) -> list[MailboxStanding]:

@@ -26,10 +26,13 @@ _asked = text(f"""
     WHERE enabled AND (CAST(:owner_id AS uuid) IS NULL OR owner_id = :owner_id)
         AND (CAST(:id AS uuid) IS NULL OR id = :id)
     ORDER BY id LIMIT 100 FOR NO KEY UPDATE""")
+_refused = text(f"""
+    SELECT id, owner_id, username, host, {_free} AS free FROM mailboxes WHERE id = :id FOR NO KEY UPDATE""")
 _name_job = text("UPDATE mailboxes SET job_id = :job_id WHERE id = :id")
 # A rerun of an older job becomes the mailbox's job as soon as no other is.
 _become = text(f"""
     UPDATE mailboxes SET job_id = :job_id WHERE id = :id AND enabled AND (job_id = :job_id OR {_free}) RETURNING id""")
+_is_rerun = text("SELECT parent_id IS NOT NULL FROM jobs WHERE id = :id")
 
 
 def order_due(connection: Connection, limit: int) -> list[Ordered]:
@@ -55,9 +58,21 @@ def order_asked(
     return ordered, jobs
 
 
+def order_refused(connection: Connection, mailbox_id: UUID) -> Ordered | None:
+    """A job that tells of a login that was refused while no job was about it: it fails, for all who watch. Needs a
+    transaction. None where there is a job under way, which fails by itself."""
+    row = connection.execute(_refused, {"id": mailbox_id}).one_or_none()
+    return _order(connection, row, None) if row is not None and row.free else None
+
+
 def become(connection: Connection, mailbox_id: UUID, job_id: UUID) -> bool:
     """Whether the job is the mailbox's one job now; not while another is unfinished, or the mailbox is disabled."""
     return connection.execute(_become, {"id": mailbox_id, "job_id": job_id}).first() is not None
+
+
+def is_rerun(connection: Connection, job_id: UUID) -> bool:
+    """Whether somebody has asked for an earlier job again (POST /jobs/{id}/retry)."""
+    return bool(connection.execute(_is_rerun, {"id": job_id}).scalar())
 
 
 def _order(connection: Connection, row: Row[Any], days_back: int | None) -> Ordered:

@@ -17,7 +17,7 @@ from sqlalchemy import (
     Uuid,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from storage.database import metadata
 
@@ -47,6 +47,7 @@ mailboxes = Table(
     Column("enabled", Boolean, nullable=False),
     Column("disabled_reason", Text),
     Column("job_id", Uuid, ForeignKey("jobs.id", ondelete="SET NULL")),  # the last one: at most one is unfinished
+    Column("revision", Integer, nullable=False, server_default=_zero),  # of account, folder and rules together
     # how far a scheduled poll has looked: all below has been seen with these rules
     Column("uidvalidity", BigInteger),
     Column("last_uid", BigInteger, nullable=False, server_default=_zero),
@@ -67,6 +68,7 @@ mail_messages = Table(
     metadata,
     Column("id", Uuid, primary_key=True),
     Column("mailbox_id", Uuid, ForeignKey("mailboxes.id", ondelete="CASCADE"), nullable=False),
+    Column("source", Text, nullable=False),  # account and server: the same numbers elsewhere are other messages
     Column("folder", Text, nullable=False),
     Column("uidvalidity", BigInteger, nullable=False),
     Column("uid", BigInteger, nullable=False),
@@ -76,15 +78,19 @@ mail_messages = Table(
     Column("fingerprint", Text),  # of Message-ID, date, names and sizes; none without a Message-ID
     Column("received_at", _time),
     Column("size", BigInteger),
-    Column("parts", JSONB, nullable=False, server_default=text("'[]'")),  # of audio, as BODYSTRUCTURE has them
+    # of audio, as BODYSTRUCTURE has them; none in a claimed one: the server broke off at its description
+    Column("parts", JSONB, nullable=False, server_default=text("'[]'")),
+    Column("pattern", Text),  # of the rules that chose the parts
+    Column("decided", ARRAY(Text), nullable=False, server_default=text("'{}'")),  # parts taken by earlier rules
     Column("failures", SmallInteger, nullable=False, server_default=_zero),
+    Column("try_after", _time),  # of one at which the connection broke off: alone, and not before
     Column("job_id", Uuid, ForeignKey("jobs.id", ondelete="SET NULL")),  # which claimed it
     Column("created_at", _time, nullable=False, server_default=_now),
     Column("finished_at", _time),
     Column("acted_at", _time),  # the after-action was done
     CheckConstraint("state IN ('claimed', 'stored', 'skipped', 'failed', 'duplicate')", name="state_is_known"),
     CheckConstraint("(state = 'claimed') = (finished_at IS NULL)", name="final_has_time"),
-    UniqueConstraint("mailbox_id", "folder", "uidvalidity", "uid", name="uq_mail_messages_place"),
+    UniqueConstraint("mailbox_id", "source", "folder", "uidvalidity", "uid", name="uq_mail_messages_place"),
     Index("ix_mail_messages_claimed", "mailbox_id", "uid", postgresql_where=text("state = 'claimed'")),
     Index(
         "ix_mail_messages_to_act",
@@ -95,12 +101,14 @@ mail_messages = Table(
     Index("ix_mail_messages_job_id", "job_id"),
 )
 
-# Written by triggers: what each statement has changed. The sum by state is the number of messages.
+# Written by triggers: what each statement has changed. The sum by mailbox and state is the number of messages, and by
+# status that of recordings. No foreign key: a mailbox's rows come to nothing when it goes, and are swept.
 mail_message_counts = Table(
     "mail_message_counts",
     metadata,
     Column("id", BigInteger, primary_key=True, autoincrement=True),
-    Column("state", Text, nullable=False),
+    Column("mailbox_id", Uuid, nullable=False),
+    Column("state", Text, nullable=False),  # of messages, or the status of recordings
     Column("number", BigInteger, nullable=False),
 )
 

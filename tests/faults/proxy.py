@@ -33,6 +33,7 @@ class Faults:
     drop_after: int | None = None  # a connection is reset once it has carried so many bytes, both ways together
     lose_answers: int = 0  # so many answers are lost: the server has acted, its client's connection is reset
     lose_answer_to: bytes = b""  # only answers to a request in which these bytes stand
+    endless: int = 0  # bytes without an end of line that come before such an answer, which is not lost then
     refuse_after_loss: bool = False  # with the lost answer the server is gone: as after ``refuse``
 
 
@@ -202,6 +203,10 @@ class Proxy:
         if self.faults.lose_answers > 0 and (link.asked or not self.faults.lose_answer_to):
             self.faults = replace(self.faults, lose_answers=self.faults.lose_answers - 1)
             self.lost += 1
+            if self.faults.endless:
+                link.asked = False  # the answer may come in several pieces
+                link.client.write(b"* 1 FETCH (" + b"x" * self.faults.endless)
+                return True
             if self.faults.refuse_after_loss and self._server is not None:
                 self._server.close()
                 self._server = None

@@ -146,8 +146,8 @@ def test_messages_are_counted_as_they_change() -> None:
         )
         connection.execute(
             text("""
-                INSERT INTO mail_messages (id, mailbox_id, folder, uidvalidity, uid)
-                SELECT gen_random_uuid(), :id, 'INBOX', 1, n FROM generate_series(1, 1000) AS n"""),
+                INSERT INTO mail_messages (id, mailbox_id, source, folder, uidvalidity, uid)
+                SELECT gen_random_uuid(), :id, 'u@h:1', 'INBOX', 1, n FROM generate_series(1, 1000) AS n"""),
             values,
         )
         connection.execute(
@@ -156,6 +156,7 @@ def test_messages_are_counted_as_they_change() -> None:
         connection.execute(text("UPDATE mail_messages SET acted_at = now() WHERE uid <= 400"))
         connection.execute(text("DELETE FROM mail_messages WHERE uid BETWEEN 391 AND 410"))
         assert _counted() == {"claimed": 590, "stored": 390}
+        assert gauges.standing().mailboxes[str(values["id"])].numbers == {"claimed": 590, "stored": 390}
         recordings.remove_old()
         assert _counted() == {"claimed": 590, "stored": 390}
         assert len(rows("SELECT FROM mail_message_counts")) == 2, "added up"

@@ -38,11 +38,11 @@ def empty(in_process: Stack) -> None:
         connection.execute(text("CREATE SCHEMA public"))
 
 
-def downgrade() -> None:
+def downgrade(revision: str = "base") -> None:
     config = configuration()
     with engine().connect() as connection:
         config.attributes["connection"] = connection
-        command.downgrade(config, "base")
+        command.downgrade(config, revision)
         connection.commit()
 
 
@@ -129,3 +129,54 @@ def test_two_migrators_at_once_make_one_database_and_one_admin(empty: None, in_p
     # once more, and with another password: the account is its owner's by now
     succeeded(migrate(in_process, **WITH_ADMIN | {"ADMIN_PASSWORD": "another password"}))
     assert admins() == [made]
+
+
+def test_mail_that_was_given_up_is_found_again_after_0017(empty: None) -> None:
+    _to("0016")
+    with autocommit() as connection:
+        connection.execute(
+            text("INSERT INTO accounts (id, username, password_hash) VALUES (gen_random_uuid(), 'a', 'x')")
+        )
+        connection.execute(
+            text("""
+                INSERT INTO mailboxes (id, owner_id, host, port, security, auth, username, secret, folder, rules,
+                    time_zone, after_action, poll_seconds, enabled, uidvalidity, last_uid)
+                SELECT gen_random_uuid(), id, 'Mail.example.com', 993, 'tls', 'password', 'u', 's', 'INBOX', '{}',
+                    'UTC', 'none', 300, TRUE, 2, 9 FROM accounts""")
+        )
+        for uidvalidity, uid, state, reason, fingerprint in (
+            (1, 1, "skipped", "gone", "lost"),
+            (2, 1, "duplicate", "same_message", "lost"),
+            (1, 2, "stored", None, "kept"),
+            (2, 2, "duplicate", "same_message", "kept"),
+            (2, 3, "skipped", "too_large", "large"),
+        ):
+            connection.execute(
+                text("""
+                    INSERT INTO mail_messages (id, mailbox_id, folder, uidvalidity, uid, state, reason, fingerprint,
+                        finished_at)
+                    SELECT gen_random_uuid(), id, 'INBOX', :uidvalidity, :uid, :state, :reason, :fingerprint, now()
+                    FROM mailboxes"""),
+                {"uidvalidity": uidvalidity, "uid": uid, "state": state, "reason": reason, "fingerprint": fingerprint},
+            )
+    upgrade()
+    with autocommit() as connection:
+        left = connection.execute(text("SELECT source, fingerprint FROM mail_messages ORDER BY uid, uidvalidity")).all()
+        assert [tuple(row) for row in left] == [
+            ("u@mail.example.com:993", "kept"),
+            ("u@mail.example.com:993", "kept"),
+            ("u@mail.example.com:993", "large"),
+        ]
+        assert connection.execute(text("SELECT uidvalidity, last_uid FROM mailboxes")).one() == (None, 0)
+        counted = connection.execute(text("SELECT state, number FROM mail_message_counts")).all()
+        assert dict(tuple(row) for row in counted) == {"stored": 1, "duplicate": 1, "skipped": 1}
+    downgrade("0016")
+    upgrade()
+
+
+def _to(revision: str) -> None:
+    config = configuration()
+    with engine().connect() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+        connection.commit()

@@ -341,11 +341,23 @@ def test_nothing_of_it_is_there_when_it_is_switched_off() -> None:
     script = """
 from api.app import create_app
 from workers.app import app
-print([route.path for route in create_app().routes if "recordings" in route.path or "mailboxes" in route.path])
-print([name for name in [*app.tasks, *app.conf.beat_schedule] if name.startswith("recordings")])
+import json, sys
+print(json.dumps(sorted({route.path for route in create_app().routes})))
+print(json.dumps(sorted({*app.tasks, *app.conf.beat_schedule})))
+print(json.dumps([name for name in sys.modules if name.startswith(("api.recordings", "workers.recordings"))]))
 """
-    for modules, there in (("inference", False), ("recordings", True)):
+    found = []
+    for modules in ("inference", "inference,recordings"):
         env = {**os.environ, **NEEDED, "MILLRACE_MODULES": modules}
         run = subprocess.run([sys.executable, "-c", script], env=env, cwd=ROOT, capture_output=True, text=True)
         assert run.returncode == 0, run.stderr
-        assert [bool(json.loads(line.replace("'", '"'))) for line in run.stdout.splitlines()] == [there, there]
+        found.append([set(json.loads(line)) for line in run.stdout.splitlines()])
+    (paths, tasks, imported), (all_paths, all_tasks, all_imported) = found
+    assert not imported
+    assert all_imported
+    parts = {one.removeprefix("/api/v1/").partition("/")[0] for one in all_paths - paths}
+    assert parts == {"recordings", "mailboxes", "calls", "mango"}
+    assert not {one.removeprefix("/api/v1/").partition("/")[0] for one in paths} & parts
+    assert {one.partition(".")[0] for one in all_tasks - tasks} == {"recordings"}
+    assert paths < all_paths
+    assert tasks < all_tasks

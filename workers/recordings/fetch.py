@@ -4,6 +4,9 @@ An attachment is decoded into a temporary file, piece by piece: its digest is kn
 same audio is never stored twice, and a connection that breaks off leaves nothing behind. Of a message all recordings
 and its state are committed together; whatever dies before that, the message is fetched again, whatever dies after it,
 only the after-action is left, and is made up for at the next visit.
+
+A connection that breaks off is no fault of a message. One that was being read alone is put off to a later job, so that
+it holds up nobody; of several together each comes alone the next time, and nothing is counted.
 """
 
 import time
@@ -33,22 +36,24 @@ TOGETHER = 2 * 1024**2  # bytes, encoded: so much of small attachments is asked 
 
 def fetch(job: JobInStep, context: Context) -> Outcome:
     """Raises MailboxDisabled, MailboxRefused, MailboxUnreachable, StorageUnavailable."""
-    access = mailbox(UUID(job.params["mailbox_id"]))
+    try:
+        access = mailbox(UUID(job.params["mailbox_id"]))
+    except MailboxLoginRefused as error:
+        return Failed(error=error)
     with autocommit() as connection:
-        done, total = messages.counts(connection, access.id, job.id)
-    if total == done and access.after_action == "none":
-        return Done(message="nothing new")
+        counts = messages.counts(connection, access.id, job.id)
+    if not counts.waiting and access.after_action == "none":
+        return Done(message=str(counts))
     deadline = time.monotonic() + min(RUN_SECONDS, settings().step_seconds * 0.7)
     try:
         with visit(access) as session:
             session.open(readonly=access.after_action == "none")
-            place = Place(access.id, access.folder, session.uidvalidity)
+            place = Place(access.id, access.source, access.folder, session.uidvalidity)
             whole = _all(session, access, place, job, context, deadline)
     except MailboxLoginRefused as error:
         return Failed(error=error)
     with autocommit() as connection:
-        done, total = messages.counts(connection, access.id, job.id)
-    message = f"{done} of {total} messages"
+        message = str(messages.counts(connection, access.id, job.id))
     return Done(message=message) if whole else Later(seconds=0.1, message=message)
 
 
@@ -59,12 +64,13 @@ def _all(session: Session, access: Access, place: Place, job: JobInStep, context
     while True:
         with autocommit() as connection:
             some = messages.to_fetch(connection, place, at, BATCH)
-            done, total = messages.counts(connection, access.id, job.id)
+            counts = messages.counts(connection, access.id, job.id)
         if not some:
             return True
+        done = counts.done
         with Storing(access, job, context) as storing:
             for group in _together(some):
-                context.progress(done, max(total, 1), f"{done} of {total} messages")
+                context.progress(done, max(counts.total, 1), f"{done} of {counts.total} messages")
                 if time.monotonic() > deadline:
                     break
                 _read(session, group, context, storing)
@@ -84,7 +90,7 @@ def _together(some: Sequence[Claimed]) -> Iterator[list[Claimed]]:
     octets = 0
     for one in some:
         part = one.parts[0]
-        alone = len(one.parts) > 1 or one.failures > 0 or not 0 < part.octets <= TOGETHER
+        alone = len(one.parts) > 1 or one.alone or not 0 < part.octets <= TOGETHER
         octets += part.octets
         if group and (alone or octets > TOGETHER or part.number != group[0].parts[0].number):
             yield group
@@ -107,7 +113,8 @@ def _read(session: Session, group: Sequence[Claimed], context: Context, storing:
             _read(session, [one], context, storing)
         return
     except MailboxUnreachable:
-        _note_failures(group)
+        with autocommit() as connection:
+            messages.read_alone(connection, [one.id for one in group])
         raise
     if answers is not None:
         for one in group:
@@ -117,10 +124,10 @@ def _read(session: Session, group: Sequence[Claimed], context: Context, storing:
     try:
         letter = read(claimed, partial(_pieces, session, claimed.uid), context)
     except MailboxRefused:
-        _note_failures(group)
+        _note_failure(claimed)
         return
     except MailboxUnreachable:
-        _note_failures(group)
+        _note_failure(claimed)
         raise
     storing.take(claimed, lambda: letter)
 
@@ -135,10 +142,10 @@ def _answered(encoded: bytes | None, _: Part) -> list[bytes]:
     return [encoded]
 
 
-def _note_failures(group: Sequence[Claimed]) -> None:
-    """For the moment, or at one of them each time: they are tried again by the next jobs, not for ever."""
+def _note_failure(claimed: Claimed) -> None:
+    """For the moment, or at this one each time: later jobs try it again, not for ever."""
     with autocommit() as connection:
-        messages.note_failure(connection, [one.id for one in group], Skipped.UNREADABLE)
+        messages.note_failure(connection, claimed.id, Skipped.UNREADABLE)
 
 
 def _act(session: Session, access: Access, place: Place) -> None:

@@ -64,27 +64,31 @@ def read(claimed: Claimed, pieces: Callable[[Part], Iterable[bytes]], context: C
     Raises as ``pieces`` does, but for Gone.
     """
     spooled: list[Spooled] = []
+    reason: Skipped | None = None
     try:
         for part in claimed.parts:
-            spooled.append(_spool(part, pieces(part), context))  # noqa: PERF401  # each as it is there
-    except Gone:
-        return Letter(spooled, Skipped.GONE)
-    except TooLarge:
-        return Letter(spooled, Skipped.TOO_LARGE)
-    except Empty:
-        return Letter(spooled, Skipped.EMPTY)
-    except ValueError as error:
-        _log.warning("message_unreadable", uid=claimed.uid, error=str(error))
-        return Letter(spooled, Skipped.UNREADABLE)
+            try:
+                spooled.append(_spool(part, pieces(part), context))
+            except Gone:
+                return Letter(spooled, Skipped.GONE)
+            except TooLarge:
+                reason = Skipped.TOO_LARGE
+            except Empty:
+                reason = reason or Skipped.EMPTY
+            except ValueError as error:
+                _log.warning("message_unreadable", uid=claimed.uid, error=str(error))
+                reason = Skipped.UNREADABLE
     except BaseException:
         for one in spooled:
             one.file.close()
         raise
-    return Letter(spooled, None)
+    return Letter(spooled, reason)
 
 
 def _spool(part: Part, pieces: Iterable[bytes], context: Context) -> Spooled:
     largest, size, digest = settings().recording_max_bytes, 0, sha256()
+    if part.octets > largest:
+        raise TooLarge  # without asking for a byte of it
     file = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115  # whoever stores it closes it
     try:
         for piece in decoded(pieces, part.encoding):

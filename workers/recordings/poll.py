@@ -19,12 +19,12 @@ from domain.errors.recordings import (
 )
 from domain.errors.webhooks import UrlRefused
 from domain.pipelines import Context, Done, Failed, JobInStep, Later, Outcome
-from domain.recordings.mail import Message
-from domain.recordings.mailboxes import DisabledReason, Skipped
+from domain.recordings.mailboxes import DisabledReason
 from storage.configuration import settings
 from storage.database import autocommit, transaction
-from storage.recordings import mailboxes, messages, polling, sealing
-from storage.recordings.imap import Session, connected
+from storage.recordings import claiming, mailboxes, polling, sealing
+from storage.recordings.claiming import Seen
+from storage.recordings.imap import Described, Session, connected
 from storage.recordings.mailboxes import Access
 from storage.recordings.messages import Place
 
@@ -41,7 +41,10 @@ def poll(job: JobInStep, context: Context) -> Outcome:
         MailboxDisabled, MailboxRefused, MailboxUnreachable
     """
     mailbox_id = UUID(job.params["mailbox_id"])
-    access = mailbox(mailbox_id)
+    try:
+        access = mailbox(mailbox_id)
+    except MailboxLoginRefused as error:
+        return Failed(error=error)
     with autocommit() as connection:
         if not polling.become(connection, mailbox_id, job.id):
             return Later(seconds=BUSY_SECONDS, message="another job fetches from this mailbox")
@@ -54,34 +57,41 @@ def poll(job: JobInStep, context: Context) -> Outcome:
 
 
 def _look(session: Session, access: Access, job: JobInStep, context: Context) -> Outcome:
-    place = Place(access.id, access.folder, session.uidvalidity)
-    asked = job.params.get("days_back")
+    place = Place(access.id, access.source, access.folder, session.uidvalidity)
+    asked, pattern = job.params.get("days_back"), access.rules.attachment
+    with autocommit() as connection:
+        again = asked is not None or polling.is_rerun(connection, job.id)
+        late = claiming.undescribed(connection, place, again=again)
     # what a look of the schedule has seen it need not see again; who asks by hand means all of it
-    above = access.last_uid if asked is None and access.uidvalidity == session.uidvalidity else 0
+    above = access.last_uid if not again and access.uidvalidity == session.uidvalidity else 0
     uids = session.search(access.rules, days=asked or access.rules.max_age_days, above=above)
     last = max(uids, default=above)
     with autocommit() as connection:
-        known = messages.known(connection, place, uids)
-    unknown = [uid for uid in uids if uid not in known]
-    found: list[Message] = []
-    bad: list[tuple[int, Skipped]] = []
-    for number, (some, unreadable) in enumerate(session.described(unknown, access.rules)):
-        found += some
-        bad += unreadable
-        context.progress((number + 1) * 50, max(len(unknown), 1), f"{len(found)} of {len(unknown)} messages")
+        known = claiming.known(connection, place, uids, pattern, again=again)
+    wanted = sorted(late.union(uids) - known)
+    looks: list[Described] = []
+    for look in session.described(wanted, access.rules):
+        looks.append(look)
+        found, looked = sum(len(one.found) for one in looks), sum(len(one.looked) for one in looks)
+        context.progress(looked, max(len(wanted), 1), f"{found} of {len(wanted)} messages")
+    seen = Seen(*([one for look in looks for one in getattr(look, name)] for name in Seen._fields))
+    if len(seen.looked) < len(wanted):
+        last = max((above, *seen.looked))  # the next look goes on from there
     largest = settings().recording_max_bytes
 
     def keep(connection: Connection) -> None:
-        messages.claim(connection, place, job.id, found, bad, largest)
-        mailboxes.note_look(connection, access.id, session.uidvalidity, last)
+        if mailboxes.note_look(connection, access, session.uidvalidity, last):
+            claiming.claim(connection, place, job.id, seen, pattern=pattern, largest=largest, again=again)
 
-    return Done(message=f"{len(found)} messages with audio", effects=(keep,))
+    return Done(message=f"{len(seen.found)} messages with audio", effects=(keep,))
 
 
 def mailbox(mailbox_id: UUID) -> Access:
-    """Raises MailboxDisabled."""
+    """Raises MailboxDisabled, MailboxLoginRefused: it is disabled for that, and the login is not tried again."""
     with autocommit() as connection:
         access = mailboxes.access(connection, mailbox_id)
+    if access is not None and (refused := access.refused) is not None:
+        raise refused
     if access is None or not access.enabled:
         raise MailboxDisabled
     return access

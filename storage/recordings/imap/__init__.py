@@ -1,5 +1,5 @@
 """Mail servers: getting in, looking around without touching anything, and reading one part of one message."""
 
-from storage.recordings.imap.session import Gone, Session, connected
+from storage.recordings.imap.session import Described, Gone, Session, connected
 
-__all__ = ["Gone", "Session", "connected"]
+__all__ = ["Described", "Gone", "Session", "connected"]

@@ -25,12 +25,25 @@ from storage.recordings.mailboxes import Access
 
 CONNECT_SECONDS = 10.0  # for one address of several
 LONGEST_LITERAL = 16 * 1024**2  # bytes; four times what is asked for at once
-# Of a server that is busy, or that somebody has to look at: the password may well be right (RFC 5530)
-_PASSING = re.compile(r"\[(UNAVAILABLE|INUSE|LIMIT|SERVERBUG|CONTACTADMIN|ALERT)\b", re.IGNORECASE)
+LONGEST_ANSWER = 32 * 1024**2  # bytes, of all lines and literals that answer one command
+# Of a server that is busy, or that somebody has to look at: the password may well be right (RFC 5530). ALERT is none
+# of them: it says that a person shall read the text (RFC 9051, 7.1), which of Gmail's tells of either.
+_PASSING = re.compile(
+    r"\[(UNAVAILABLE|INUSE|LIMIT|SERVERBUG|CONTACTADMIN)\b"
+    r"|\btoo many\b|\btemporar|\btry again later\b|\blimits? exceeded\b|\bexceeded [\w ]*limits?\b",
+    re.IGNORECASE,
+)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+class _TooLong(imaplib.IMAP4.abort):
+    """What was read of the answer has no end; the connection is of no use any more, because the rest follows."""
 
 
 class _Connection(imaplib.IMAP4):
     """imaplib's protocol on a socket that goes where it was told to."""
+
+    _taken = 0  # bytes of the answer to the present command
 
     def __init__(self, host: str, port: int, found: list[str], context: ssl.SSLContext | None, seconds: float) -> None:
         self._found, self._context, self._seconds = found, context, seconds
@@ -58,8 +71,27 @@ class _Connection(imaplib.IMAP4):
     def read(self, size: int) -> bytes:
         """A literal. imaplib would take whatever length the server says."""
         if size > LONGEST_LITERAL:
-            raise self.abort(f"a literal of {size} bytes was announced")
-        return super().read(size)
+            raise _TooLong(f"a literal of {size} bytes was announced")
+        return self._counted(super().read(size))
+
+    def readline(self) -> bytes:
+        try:
+            return self._counted(super().readline())
+        except self.abort:
+            raise
+        except self.error as error:  # of imaplib's own, at a million bytes: to it the connection is still of use
+            raise _TooLong(str(error)) from None
+
+    def _counted(self, data: bytes) -> bytes:
+        self._taken += len(data)
+        if self._taken > LONGEST_ANSWER:
+            raise _TooLong(f"an answer of more than {LONGEST_ANSWER} bytes")
+        return data
+
+    def _new_tag(self) -> bytes:
+        self._taken = 0
+        tag: bytes = super()._new_tag()  # type: ignore[misc]  # typeshed leaves it out
+        return tag
 
 
 class _Client(IMAPClient):  # type: ignore[misc]  # the library has no types
@@ -110,21 +142,33 @@ def logged_in(access: Access) -> IMAPClient:
                 client.starttls(ssl.create_default_context())
         _log_in(client, access, secret)
     except BaseException:
-        _hang_up(client)
+        hang_up(client)
         raise
     return client
 
 
 def _log_in(client: IMAPClient, access: Access, secret: str) -> None:
+    """LOGIN as long as it can say the name and the password, which is in ASCII; else SASL's PLAIN (RFC 4616)."""
+    if _CONTROL.search(access.username + secret):
+        raise MailboxLoginRefused(reason="there are control characters in the user's name or in the secret")
     try:
         if access.auth is Auth.XOAUTH2:
             client.oauth2_login(access.username, secret)
+        elif (access.username + secret).isascii() and not client.has_capability("LOGINDISABLED"):
+            client.login(_quoted(access.username), secret)  # imaplib quotes only the second
+        elif client.has_capability("AUTH=PLAIN"):
+            client.plain_login(access.username, secret)
         else:
-            client.login(access.username, secret)
+            raise MailboxLoginRefused(reason="the server takes no name or password beyond ASCII (AUTH=PLAIN)")
     except exceptions.LoginError as error:
         _judge(error, secret)
     except (imaplib.IMAP4.error, OSError) as error:
         raise MailboxUnreachable(reason=reason_of(error)) from error
+
+
+def _quoted(word: str) -> str:
+    escaped = word.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def _judge(error: exceptions.LoginError, secret: str) -> NoReturn:
@@ -146,6 +190,14 @@ def translated() -> Iterator[None]:
         raise MailboxRefused(reason=reason_of(error)) from error
 
 
+def too_long(error: BaseException) -> bool:
+    """Whether the connection was given up because an answer went beyond what is read."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, _TooLong):
+        cause = cause.__cause__ or cause.__context__
+    return cause is not None
+
+
 def reason_of(error: BaseException, secret: str = "") -> str:
     """What the server said, or what happened. imaplib raises the server's bytes as they are, as ``b'...'`` in words."""
     said = str(error) or type(error).__name__
@@ -155,6 +207,6 @@ def reason_of(error: BaseException, secret: str = "") -> str:
     return (said.replace(secret, "***") if secret else said)[:300].replace("\0", "\ufffd")
 
 
-def _hang_up(client: IMAPClient) -> None:
+def hang_up(client: IMAPClient) -> None:
     with suppress(OSError, imaplib.IMAP4.error):
         client.shutdown()

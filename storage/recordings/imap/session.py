@@ -1,23 +1,40 @@
 """One visit to a mailbox."""
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from imapclient import IMAPClient, exceptions
 
 from domain.errors import MillraceError
-from domain.errors.recordings import MailboxRefused
+from domain.errors.recordings import MailboxRefused, MailboxUnreachable
 from domain.recordings.mail import Message, fits, message_of
 from domain.recordings.mailboxes import AfterAction, Rules, Skipped
-from storage.recordings.imap.connecting import logged_in, translated
+from storage.recordings.imap.connecting import hang_up, logged_in, too_long, translated
 from storage.recordings.mailboxes import Access
 
 PIECE = 4 * 1024**2  # bytes of a part that are asked for at once
 AT_ONCE = 50  # messages whose descriptions are asked for at once
 FOLDERS = 1000
+RECONNECTS = 10  # of one visit, because of descriptions
+# What may be asked of the server: an address, or part of one. A name may be encoded in what it cannot decode.
+_ADDRESS = re.compile(r"[A-Za-z0-9_%+-]*[.@][A-Za-z0-9._%+@-]*")
 _DESCRIPTION = ("ENVELOPE", "BODYSTRUCTURE", "RFC822.SIZE", "INTERNALDATE")
+
+
+class Described(NamedTuple):
+    """A look at some descriptions."""
+
+    found: list[Message]
+    """With audio, and the rules fit."""
+    bad: list[tuple[int, Skipped]]
+    """Not to be made sense of."""
+    broken: list[int]
+    """The connection broke off at them, each asked for by itself."""
+    looked: list[int]
+    """All of them. Where they are fewer than were asked for, the visit has had enough of it."""
 
 
 class Gone(Exception):
@@ -28,14 +45,11 @@ class Gone(Exception):
 def connected(access: Access) -> Iterator["Session"]:
     """A session in the mailbox; raises as ``connecting.logged_in`` and, within the block, as ``Session`` does."""
     client = logged_in(access)
+    session = Session(client, access)
     try:
-        yield Session(client, access)
+        yield session
     finally:
-        # a goodbye to a server that has gone is no error, and neither is one it does not understand
-        with suppress(Exception):
-            client.logout()
-        with suppress(Exception):
-            client.shutdown()
+        session.close()
 
 
 class Session:
@@ -43,11 +57,21 @@ class Session:
 
     def __init__(self, client: IMAPClient, access: Access) -> None:
         self._client, self._access = client, access
+        self._reconnects = 0
+        self._readonly = True
         self.uidvalidity = 0
         self.messages = 0
 
+    def close(self) -> None:
+        # a goodbye to a server that has gone is no error, and neither is one it does not understand
+        with suppress(Exception):
+            self._client.logout()
+        with suppress(Exception):
+            self._client.shutdown()
+
     def open(self, *, readonly: bool) -> None:
         """The folder; ``uidvalidity`` and ``messages`` (their number) are known then."""
+        self._readonly = readonly
         with translated():
             told = self._client.select_folder(self._access.folder, readonly=readonly)
         self.uidvalidity, self.messages = int(told.get(b"UIDVALIDITY", 0)), int(told.get(b"EXISTS", 0))
@@ -70,27 +94,58 @@ class Session:
                 found = self._client.search(["SINCE", since])
         return sorted(uid for uid in found if uid > above)
 
-    def described(self, uids: Sequence[int], rules: Rules) -> Iterator[tuple[list[Message], list[tuple[int, Skipped]]]]:
-        """Those with audio that the rules fit, and those that cannot be made sense of, some at a time."""
-        for start in range(0, len(uids), AT_ONCE):
-            yield self._described(uids[start : start + AT_ONCE], rules)
+    def described(self, uids: Sequence[int], rules: Rules) -> Iterator[Described]:
+        """Those with audio that the rules fit, and those that cannot be made sense of, some at a time.
 
-    def _described(self, uids: Sequence[int], rules: Rules) -> tuple[list[Message], list[tuple[int, Skipped]]]:
-        fetched = self._descriptions(uids)
-        if fetched is None:
-            # one of them is answered with what cannot be parsed: each by itself, so that it is the only one
-            fetched = {uid: answer for uid in uids for answer in (self._descriptions([uid]) or {uid: {}}).values()}
-        messages: list[Message] = []
-        bad: list[tuple[int, Skipped]] = []
-        for uid, items in fetched.items():
+        One at which the connection is lost, or whose description has no end, is found out on a fresh connection and
+        stops none of the others; after RECONNECTS of them the rest is left to the next visit.
+        """
+        for start in range(0, len(uids), AT_ONCE):
+            some = uids[start : start + AT_ONCE]
+            described = self._described(some, rules)
+            yield described
+            if len(described.looked) < len(some):
+                return
+
+    def _described(self, uids: Sequence[int], rules: Rules) -> Described:
+        described = Described([], [], [], [])
+        try:
+            fetched = self._descriptions(uids)
+        except MailboxUnreachable as error:
+            if not self._again(error):
+                return described
+            fetched = None
+        if fetched is not None:
+            described.looked.extend(uids)
+            _sort(fetched, rules, described)
+            return described
+        for uid in uids:  # one of them is answered with what cannot be read: it shall be the only one
             try:
-                message = message_of(uid, items, rules.attachment)
-            except (ValueError, TypeError, AttributeError, LookupError, RecursionError):
-                bad.append((uid, Skipped.UNREADABLE))
-                continue
-            if message.parts and fits(message, rules):
-                messages.append(message)
-        return messages, bad
+                answers = self._descriptions([uid])
+            except (MailboxUnreachable, MailboxRefused) as error:
+                described.looked.append(uid)
+                if too_long(error):
+                    described.bad.append((uid, Skipped.LONG_DESCRIPTION))
+                else:
+                    described.broken.append(uid)
+                if not self._again(error):
+                    break
+            else:
+                described.looked.append(uid)
+                _sort({uid: {}} if answers is None else answers, rules, described)
+        return described
+
+    def _again(self, error: MillraceError) -> bool:
+        """A fresh connection after one that was lost; False when there were enough of them."""
+        hang_up(self._client)
+        if self._reconnects == RECONNECTS:
+            return False
+        self._reconnects += 1
+        self._client, before = logged_in(self._access), self.uidvalidity
+        self.open(readonly=self._readonly)
+        if self.uidvalidity != before:
+            raise error  # numbers mean others now: all from the beginning
+        return True
 
     def _descriptions(self, uids: Sequence[int]) -> dict[int, Any] | None:
         """None when the answer cannot be parsed."""
@@ -155,6 +210,17 @@ class Session:
                 self._client.uid_expunge(uids)
 
 
+def _sort(fetched: dict[int, Any], rules: Rules, described: Described) -> None:
+    for uid, items in fetched.items():
+        try:
+            message = message_of(uid, items, rules.attachment)
+        except (ValueError, TypeError, AttributeError, LookupError, RecursionError):
+            described.bad.append((uid, Skipped.UNREADABLE))
+            continue
+        if message.parts and fits(message, rules):
+            described.found.append(message)
+
+
 def _body(answer: dict[bytes, Any]) -> bytes:
     return next((value for key, value in answer.items() if key.startswith(b"BODY[")), None) or b""
 
@@ -163,7 +229,7 @@ def _criteria(rules: Rules, since: date, above: int) -> list[Any]:
     criteria: list[Any] = ["SINCE", since]
     if above:
         criteria += ["UID", f"{above + 1}:*"]
-    senders = [one for one in rules.senders if one.isascii()]
+    senders = [one for one in rules.senders if _ADDRESS.fullmatch(one)]
     if senders and len(senders) == len(rules.senders):
         wanted: list[Any] = ["FROM", senders[0]]
         for sender in senders[1:]:
