@@ -19,7 +19,7 @@ from api.downloads import read_part
 from api.idempotency import IdempotencyKey, Once, fingerprint, idempotent
 from api.objects import blocking, gateway, unbroken
 from api.openapi.operation import documented
-from api.uploads import StoredObject, drop_unless_named, with_twin
+from api.uploads import StoredObject
 from api.uploads.intake import CHUNK_BYTES, Intake
 from domain import direct as rules
 from domain.accounts import Principal
@@ -31,7 +31,7 @@ from domain.errors.requests import BodyTooLarge, NotFound
 from domain.errors.uploads import DigestMismatch, StorageQuotaExceeded, TooManyUploads, UploadIncomplete
 from domain.files import UNKNOWN_TYPE, UNNAMED, File, clean_name, content_type_of, kind_of
 from domain.identity import new_id
-from storage import direct, discarding, files, objects
+from storage import direct, discarding, files, objects, twins
 from storage.configuration import settings
 from storage.database import autocommit, transaction
 from storage.direct import Begun
@@ -219,10 +219,9 @@ async def _complete(upload_id: UUID, completion: Completion, owner_id: UUID, onc
     if stored is None:
         await blocking(_end, begun, owner_id)
         raise DigestMismatch(field="sha256", algorithm="sha-256")
-    if settings().deduplicate_files:
-        stored = await with_twin(owner_id, stored)
+    stored = await blocking(twins.found, owner_id, stored)
     await blocking(_store, begun, stored, owner_id, once)
-    await drop_unless_named(stored)
+    await blocking(twins.drop_unless_named, stored)
 
 
 def _answer_again(file_id: UUID, owner_id: UUID, once: Once) -> bool:

@@ -9,7 +9,7 @@ store, too.
 """
 
 from api.uploads.description import ASKED, RAW, STREAMED, documented_upload, form
-from api.uploads.receiver import ReceivedForm, drop_unless_named, receive, with_twin
+from api.uploads.receiver import ReceivedForm, receive
 from api.uploads.tus import routes
 from domain.files import StoredObject
 
@@ -20,9 +20,7 @@ __all__ = [
     "ReceivedForm",
     "StoredObject",
     "documented_upload",
-    "drop_unless_named",
     "form",
     "receive",
     "routes",
-    "with_twin",
 ]

@@ -6,7 +6,7 @@ uncertain is held back. Where the request does not say it, every part is held ba
 """
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any, NamedTuple
 
@@ -24,6 +24,8 @@ PART = 32 * MIB
 PADDING = 64 * 1024
 IN_FLIGHT = 3  # one part being sent while the store still thinks about two before it
 URL_SECONDS = 3600  # a URL is checked when its PUT begins
+
+Allowed = Callable[[int], Awaitable[None]]
 
 log = structlog.get_logger(__name__)
 
@@ -58,11 +60,13 @@ def plan(promise: Promise, part: int) -> list[int]:
 class Writer:
     """Writes one object; after an error nothing of it is left in the store, or only for the sweep of leftovers."""
 
-    def __init__(self, gate: Gateway, key: str, content_type: str, limit: int) -> None:
-        """``limit`` is the largest size in bytes; parts are made so large that 10,000 of them hold it."""
+    def __init__(self, gate: Gateway, key: str, content_type: str, limit: int, allowed: Allowed | None = None) -> None:
+        """``limit`` is the largest size in bytes; parts are made so large that 10,000 of them hold it. Of a body that
+        does not say its length ``allowed`` is asked, before each part, whether there may be so much."""
         self._gate = gate
         self._key = key
         self._content_type = content_type
+        self._allowed = allowed
         self._least_part = -(-limit // PARTS)
         self._upload_id = ""
         self._answers: list[asyncio.Task[str]] = []
@@ -73,6 +77,7 @@ class Writer:
             StorageUnavailable: the store refused or broke off; the bytes are gone, so nothing is tried again.
             MalformedRequest: the file is shorter than promised.
             ClientGone, BodyTooLarge: as the intake raises them.
+            StorageQuotaExceeded: as ``allowed`` raises it.
         """
         whole = False
         try:
@@ -131,6 +136,8 @@ class Writer:
                 await allowance.enter_async_context(self._gate.buffer(size))
                 held = [first] if first else []
                 held += await _hold(intake, size - len(first))
+                if self._allowed is not None:
+                    await self._allowed(intake.size)
                 ended = _length(held) < size
                 if ended and not self._upload_id:
                     await self._put_object(held)

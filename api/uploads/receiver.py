@@ -16,12 +16,11 @@ from api.uploads.intake import CHUNK_BYTES, Intake
 from api.uploads.parts import Promise, Writer
 from api.uploads.places import place
 from domain.digests import announced
-from domain.errors import MillraceError
 from domain.errors.neighbours import DatabaseUnavailable
 from domain.errors.requests import MalformedRequest, UnsupportedMedia
 from domain.files import UNNAMED, StoredObject, clean_name, content_type_of, kind_of, name_from
 from domain.identity import new_id
-from storage import discarding, files, objects, quotas, reconciliation
+from storage import discarding, objects, quotas, twins
 from storage.configuration import settings
 from storage.database import autocommit
 
@@ -34,9 +33,10 @@ log = structlog.get_logger(__name__)
 class ReceivedForm:
     """What came: text ``fields`` (at most 16, 64 KiB) and at most one ``file``."""
 
-    def __init__(self, *, hash_only: bool = False) -> None:
+    def __init__(self, owner_id: UUID | None = None, *, hash_only: bool = False) -> None:
         self.fields: dict[str, str] = {}
         self.file: StoredObject | None = None
+        self.owner_id = owner_id
         self.hash_only = hash_only
         self._kept = False
 
@@ -61,10 +61,15 @@ class ReceivedForm:
                 raise
             self._kept = True
             if self.file is not None:
-                await drop_unless_named(self.file)
+                await blocking(twins.drop_unless_named, self.file)
             return answer
 
         return await unbroken(writing())
+
+    async def allowed(self, size: int) -> None:
+        """Raises StorageQuotaExceeded when the owner has no room for so much, as far as one can see now."""
+        if self.owner_id is not None and quotas.limited():
+            await blocking(_check_quota, self.owner_id, size)
 
     async def discard(self) -> None:
         """Delete the object unless it is kept."""
@@ -95,12 +100,13 @@ async def receive(
         MalformedRequest: no boundary, cut short, two files, a field twice, more fields than allowed, no digest.
         DigestMismatch: the body, or the file in the form, is not what a digest field announced.
         TooManyUploads: the owner has as many under way as may be; nothing was read.
-        StorageQuotaExceeded: the announced length is more than the owner has room for; nothing was read.
+        StorageQuotaExceeded: the owner has no room for the announced length, and nothing was read; or, where none was
+            announced, for what has come.
         ClientGone: the client closed the connection in the middle.
         UploadTooSlow: it sent next to nothing for some time.
         StorageUnavailable: the store refused, or broke off; nothing was kept.
     """
-    form = ReceivedForm(hash_only=hash_only)
+    form = ReceivedForm(owner_id, hash_only=hash_only)
     async with AsyncExitStack() as around:
         around.enter_context(gateway().upload())
         if owner_id is not None:
@@ -109,62 +115,34 @@ async def receive(
             content_type = request.headers.get("content-type", "")
             media_type = content_type.partition(";")[0].strip().lower()
             body = Body(request, limit, settings().upload_min_bytes_per_second)
-            if owner_id is not None and not hash_only:
-                await _room(owner_id, body, media_type)
+            if not hash_only:
+                await _room(form, body, media_type)
             if media_type == MULTIPART:
                 await _receive_form(form, Form(body, content_type))
             elif raw:
                 await _receive_raw(form, body, request, content_type)
             else:
                 raise UnsupportedMedia(expected=MULTIPART, received=media_type)
-            if owner_id is not None and form.file is not None and settings().deduplicate_files:
-                form.file = await with_twin(owner_id, form.file)
+            if owner_id is not None and form.file is not None:
+                form.file = await blocking(twins.found, owner_id, form.file)
             yield form
         finally:
             await unbroken(form.discard())
 
 
-async def _room(owner_id: UUID, body: Body, media_type: str) -> None:
+async def _room(form: ReceivedForm, body: Body, media_type: str) -> None:
     """Refuse what surely exceeds the quota before it is sent; the last word has the transaction that writes the row."""
     least = body.length or 0
     if media_type == MULTIPART:
         least -= BESIDE_BYTES
         if least <= 0:
             return  # it may well be without a file
-    if quotas.limited():
-        await blocking(_check_quota, owner_id, least)
+    await form.allowed(least)
 
 
 def _check_quota(owner_id: UUID, least: int) -> None:
     with autocommit() as connection:
         quotas.check(connection, owner_id, least)
-
-
-async def with_twin(owner_id: UUID, stored: StoredObject) -> StoredObject:
-    """The same, knowing an object of the owner's with the same bytes that is still there, if there is one."""
-    try:
-        twin = await blocking(files.twin, owner_id, stored)
-        if twin is not None and await blocking(objects.size_of, twin) == stored.size:
-            return msgspec.structs.replace(stored, twin=twin)
-    except MillraceError:  # it is an economy, and no reason to refuse
-        log.warning("twin_not_found", key=stored.key)
-    return stored
-
-
-async def drop_unless_named(stored: StoredObject) -> None:
-    """Delete the object if its row names the twin instead; nothing can name it any more then."""
-    if stored.twin is None:
-        return
-    try:
-        await blocking(_drop_unless_named, stored.key)
-    except MillraceError:
-        log.warning("an object without a row stays", key=stored.key)
-
-
-def _drop_unless_named(key: str) -> None:
-    with autocommit() as connection:
-        unnamed = reconciliation.unnamed(connection, [key])
-    discarding.discard(unnamed)
 
 
 async def _receive_form(received: ReceivedForm, form: Form) -> None:
@@ -211,7 +189,7 @@ async def _store(
         while await intake.read(CHUNK_BYTES):
             pass
     else:
-        await Writer(gateway(), key, content_type, limit).write(intake, promise)
+        await Writer(gateway(), key, content_type, limit, received.allowed).write(intake, promise)
     return StoredObject(
         id=object_id,
         key=key,

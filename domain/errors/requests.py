@@ -80,6 +80,13 @@ class EncodingUnsupported(MillraceError):
     ru = "Тело прислано в кодировке {encoding!r}; присылайте его как есть, без `Content-Encoding`."
 
 
+class TransferCodingUnsupported(MillraceError):
+    """The body comes under `Transfer-Encoding: {coding}`; of these only `chunked` is understood."""
+
+    code, status = "transfer_coding_unsupported", 501
+    ru = "Тело идёт под `Transfer-Encoding: {coding}`; из них понятно только `chunked`."
+
+
 class ClientGone(MillraceError):
     """The client went away in the middle of the body; nothing was kept."""
 

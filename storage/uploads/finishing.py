@@ -20,7 +20,7 @@ from domain.errors.neighbours import ObjectMissing, StorageUnavailable
 from domain.errors.uploads import StorageQuotaExceeded, UploadIncomplete, UploadLocked
 from domain.files import SNIFF_BYTES, StoredObject, content_type_of, kind_of
 from domain.uploads import metadata, name_of, type_of
-from storage import discarding, files, objects, quotas
+from storage import discarding, files, objects, quotas, twins
 from storage.configuration import settings
 from storage.database import autocommit, transaction
 from storage.failpoints import reached
@@ -96,6 +96,8 @@ def finish(held: Held, content: Content | None = None) -> None:
                 receiving.reset(held)
             raise StorageUnavailable(retry_after=5) from error
         reached("order.stored", held.id)
+        if not row.partial:
+            stored = twins.found(row.owner_id, stored)
         try:
             ordered = _commit(held, row, stored)
         except StorageQuotaExceeded:
@@ -105,6 +107,7 @@ def finish(held: Held, content: Content | None = None) -> None:
             raise
     if ordered is not None:
         orders.set_going(ordered)
+    twins.drop_unless_named(stored)
     if row.tail_key not in (None, stored.key):  # it is in the object now
         discarding.discard([row.tail_key])
 

@@ -1,9 +1,12 @@
 """Bad input to the jobs' endpoints: each has its code, and leaves nothing behind."""
 
 import gzip
+import http.client
 import json
 import socket
+from contextlib import closing
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import psycopg
@@ -171,6 +174,23 @@ def test_a_packed_body_is_refused_and_not_taken_for_what_is_in_it(
     answer = scripted_user.http.request(method, path, content=gzip.compress(b"{}"), headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (415, "content_encoding_unsupported")
     assert answer.json()["details"] == {"encoding": "gzip"}
+    assert (count(rows), objects(scripted)) == before
+
+
+def test_a_body_packed_on_its_way_is_refused(scripted: Stack, scripted_user: User, rows: Rows) -> None:
+    before = count(rows), objects(scripted)
+    headers = {
+        "Authorization": scripted_user.http.headers["Authorization"],
+        "Transfer-Encoding": "gzip, chunked",
+        "Content-Type": "application/x-test",
+    }
+    url = urlsplit(scripted.url)
+    with closing(http.client.HTTPConnection(url.hostname or "", url.port, timeout=20)) as client:
+        client.request("POST", "/api/v1/upload", iter([gzip.compress(b"{}")]), headers, encode_chunked=True)
+        answer = client.getresponse()
+        problem = json.loads(answer.read())
+    assert (answer.status, problem["code"]) == (501, "transfer_coding_unsupported")
+    assert "gzip, chunked" in problem["detail"]
     assert (count(rows), objects(scripted)) == before
 
 

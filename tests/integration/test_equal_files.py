@@ -24,6 +24,7 @@ from storage.database import autocommit, transaction
 from storage.jobs import retention
 from tests.client import User
 from tests.own_settings import settings_of
+from tests.tus_client import Tus
 from workers import files as workers_files
 
 RAW = {"Content-Type": "application/x-test"}
@@ -60,6 +61,23 @@ def upload(user: User, data: bytes, name: str = "a") -> dict[str, Any]:
 
 def download(user: User, file: dict[str, Any]) -> httpx.Response:
     return user.http.get(f"/download/{file['filename']}")
+
+
+@pytest.mark.parametrize("size", [5000, 6 * 1024**2])
+def test_equal_bytes_of_resumable_uploads_are_one_object_too(api: Stack, user: User, size: int) -> None:
+    data = os.urandom(size)
+    made = [upload(user, data)]
+    with Tus(api.url, user.http.headers["Authorization"].removeprefix("Bearer ")) as tus:
+        for _ in range(2):
+            path = tus.create(size)
+            assert tus.patch(path, 0, data).status_code == 204
+            made.append(tus.read(path)["file"])
+    assert len(objects.below("")) == 1
+    for file in made[:2]:
+        delete(user, file)
+    assert download(user, made[2]).content == data
+    delete(user, made[2])
+    assert objects.below("") == []
 
 
 def delete(user: User, file: dict[str, Any]) -> None:

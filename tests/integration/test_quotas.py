@@ -1,6 +1,8 @@
 """What one owner's files may take in all is decided in Postgres: however many uploads end at once."""
 
+import contextlib
 import os
+import select
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +18,7 @@ from storage.database import autocommit
 from tests.client import User
 from tests.own_settings import settings_of
 
-KIB = 1024
+KIB, MIB = 1024, 1024**2
 BYTES, FILES = 1024 * KIB, 6
 RAW = {"Content-Type": "application/x-test"}
 
@@ -128,6 +130,29 @@ def test_a_length_that_surely_exceeds_it_is_refused_before_the_body(user: User) 
         ]
         client.sendall("\r\n".join(head).encode() + b"\r\n\r\n")
         assert client.recv(20).startswith(b"HTTP/1.1 413")
+
+
+@pytest.mark.parametrize("how", ["body", "form"])
+def test_of_a_length_that_is_not_said_no_more_is_taken_than_there_is_room_for(user: User, how: str) -> None:
+    url, sent = httpx.URL(user.url), 0
+    kind = "application/x-test" if how == "body" else "multipart/form-data; boundary=b"
+    start = b"" if how == "body" else b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+    with socket.create_connection((url.host, url.port or 80), 20) as client:
+        head = [
+            "POST /api/v1/upload HTTP/1.1",
+            "Host: x",
+            f"Authorization: {user.http.headers['Authorization']}",
+            f"Content-Type: {kind}",
+            "Transfer-Encoding: chunked",
+        ]
+        client.sendall("\r\n".join(head).encode() + b"\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            while sent < 60 * MIB and not select.select([client], [], [], 0)[0]:
+                piece = start + bytes(256 * KIB)
+                client.sendall(b"%x\r\n%s\r\n" % (len(piece), piece))
+                start, sent = b"", sent + 256 * KIB
+        assert client.recv(20).startswith(b"HTTP/1.1 413")
+    assert sent < 20 * MIB, "one part is read, and what is on its way"
 
 
 def test_a_refusal_does_not_use_up_the_key(user: User) -> None:

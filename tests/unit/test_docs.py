@@ -193,3 +193,10 @@ class _Silent:
     ) -> None: ...
 
     def checkpoint(self) -> None: ...
+
+
+def test_the_tests_that_are_named_as_evidence_are_there() -> None:
+    named = re.findall(r"`([\w/*]+\.py)`", (ROOT / "docs" / "evidence.md").read_text())
+    assert len(named) > 60
+    for path in named:
+        assert any((ROOT / "tests").glob(path)) or (ROOT / "benchmarks" / path).exists(), path
