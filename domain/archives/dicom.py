@@ -119,8 +119,10 @@ def _elements(data: bytes) -> Any:
 
 
 def _without_character_sets(data: bytes) -> bytes:
-    """(0008,0005) under a number that means nothing. What is wanted is ASCII (PS3.5, 6.2: CS, IS, UI), and pydicom looks
-    up every one of thousands of made-up names: half a second for 60 KB, and Python keeps each of them for ever."""
+    """(0008,0005) under a number that means nothing: what is wanted is ASCII (PS3.5, 6.2: CS, IS, UI).
+
+    pydicom looks up every one of thousands of made-up names: half a second for 60 KB, and Python never forgets them.
+    """
     return data.replace(b"\x08\0\x05\0", b"\x08\0\x07\0").replace(b"\0\x08\0\x05", b"\0\x08\0\x07")
 
 

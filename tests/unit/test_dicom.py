@@ -125,6 +125,7 @@ def test_a_deflated_data_set_is_read_by_its_beginning(method: int) -> None:
 
 _MIB = bytes(2**20)
 _NAMES = b"\\".join(b"%04x" % (i * 7919 % 2**16) for i in range(12_000))
+_ITEM = b"\xfe\xff\0\xe0"
 HOSTILE = {
     "a deflated data set of 20 MiB of elements": lambda: deflated([element(9, 0x10, b"LO", b"") * 2**17] * 20 + [UIDS]),
     "a deflated data set of one element of 80 MiB": lambda: deflated(
@@ -135,9 +136,9 @@ HOSTILE = {
     "character sets of big endian": lambda: raw_file(
         struct.pack(">HH2sH", 8, 5, b"CS", len(_NAMES)) + _NAMES, b"1.2.840.10008.1.2.2"
     ),
-    "sequences in sequences": lambda: raw_file(element(8, 0x1140, b"SQ", b"\xfe\xff\0\xe0" + b"\xff" * 4, 2**32 - 1) * 3000),
-    "empty items": lambda: raw_file(element(8, 0x1140, b"SQ", b"\xfe\xff\0\xe0\0\0\0\0" * 8000, 2**32 - 1)),
-}  # fmt: skip
+    "sequences in sequences": lambda: raw_file(element(8, 0x1140, b"SQ", _ITEM + b"\xff" * 4, 2**32 - 1) * 3000),
+    "empty items": lambda: raw_file(element(8, 0x1140, b"SQ", (_ITEM + bytes(4)) * 8000, 2**32 - 1)),
+}
 
 
 @pytest.mark.parametrize("name", HOSTILE)
