@@ -69,7 +69,7 @@ _page = text("""
     FROM archive_entries
     WHERE job_id = :job_id AND "index" > :after
       AND (CAST(:name AS text) IS NULL OR name ILIKE '%' || :name || '%')
-      AND (CAST(:content_type AS text) IS NULL OR content_type LIKE :content_type || '%')
+      AND (CAST(:content_type AS text) IS NULL OR content_type ILIKE :content_type || '%')
     ORDER BY "index" LIMIT :limit""")
 _member = text("""
     SELECT name, raw_name, size, compressed_size, crc32, method, is_folder, content_type, header_offset
@@ -114,9 +114,14 @@ def page(
     connection: Connection, job_id: UUID, *, after: int, limit: int, name: str | None, content_type: str | None
 ) -> list[dict[str, object]]:
     """Entries in the archive's order after index ``after``, filtered by part of the name and start of the type."""
-    escaped = None if name is None else name.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    values = {"job_id": job_id, "after": after, "limit": limit, "name": escaped, "content_type": content_type}
+    filters = {"name": _literal(name), "content_type": _literal(content_type)}
+    values = {"job_id": job_id, "after": after, "limit": limit, **filters}
     return [dict(row._mapping) for row in connection.execute(_page, values)]
+
+
+def _literal(text: str | None) -> str | None:
+    """For LIKE, where nothing in it stands for something else."""
+    return None if text is None else text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
 
 
 def member(connection: Connection, job_id: UUID, index: int) -> Member | None:

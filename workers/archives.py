@@ -171,7 +171,10 @@ def _heads(file: InputFile, members: list[Member], until: float) -> Iterator[tup
     rest = iter(members)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         while (batch := list(islice(rest, 4 * _AT_ONCE))) and time.monotonic() < until:
-            yield from zip(batch, pool.map(head, batch), strict=True)
+            for found in zip(batch, pool.map(head, batch), strict=True):
+                if time.monotonic() >= until:
+                    return
+                yield found
 
 
 def _compared(at: int, size: int) -> str:

@@ -1,7 +1,8 @@
 """What DICOM members are: studies, series, slices, modality and body part, from the first bytes of each.
 
-Only what stands before the pixels is looked at, and of a packed member only as much is unpacked. pydicom reads the
-headers (DICOM PS3.10, section 7.1: 128 bytes, `DICM`, then elements in ascending order of their tags).
+Only what stands before the pixels is looked at, and of a packed member only as much is unpacked; what is deflated once
+more inside (DICOM PS3.5, A.5) likewise. pydicom reads the headers (PS3.10, section 7.1: 128 bytes, `DICM`, then
+elements in ascending order of their tags).
 """
 
 import io
@@ -24,6 +25,8 @@ _SERIES_MOST = 200  # listed one by one
 _LAST_TAG = 0x00280008  # NumberOfFrames, the last that is wanted
 # SOPInstanceUID, Modality, BodyPartExamined, StudyInstanceUID, SeriesInstanceUID, NumberOfFrames
 _TAGS: list[Any] = [0x00080018, 0x00080060, 0x00180015, 0x0020000D, 0x0020000E, 0x00280008]
+# transfer syntaxes (PS3.5, 10) that are not explicit and little endian
+_IMPLICIT, _BIG_ENDIAN, _DEFLATED = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"
 # scanners write files without an extension, or named by an UID whose last number looks like one
 _NAMED = re.compile(r"\.(?:dcm|dicom|ima)$", re.IGNORECASE)
 _NAMELESS = re.compile(r"(?:^|/)(?:[^./]+|[^/]*\.\d+)$")
@@ -71,25 +74,68 @@ def read_slice(member: Member, head: bytes) -> Slice | None:
     data = _beginning(member, head[start : start + member.compressed_size])
     if data[128:132] != b"DICM":
         return None
-    from pydicom.filereader import read_partial  # a quarter of a second, which only archives with DICOM pay
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what other writers do to the standard is no concern of the log
-        found: Any = read_partial(io.BytesIO(data), lambda tag, vr, length: tag > _LAST_TAG, specific_tags=_TAGS)
-        series = str(found.get("SeriesInstanceUID") or "")
-        if not series:
-            raise ValueError("no series")
-        frames = max(1, int(found.get("NumberOfFrames") or 1))
-        doubtful = frames > min(_FRAMES_MOST, member.size)  # a frame takes more than a byte
-        return Slice(
-            study_uid=shown(str(found.get("StudyInstanceUID") or "")),
-            series_uid=shown(series),
-            instance_uid=shown(str(found.get("SOPInstanceUID") or member.name)),
-            modality=shown(str(found.get("Modality") or "")),
-            body_part=shown(str(found.get("BodyPartExamined") or "")),
-            frames=1 if doubtful else frames,
-            doubtful=doubtful,
-        )
+        found = _elements(data)
+    series = _text(found, "SeriesInstanceUID")
+    if not series:
+        raise ValueError("no series")
+    frames = max(1, int(float(_text(found, "NumberOfFrames") or 1)))
+    doubtful = frames > min(_FRAMES_MOST, member.size)  # a frame takes more than a byte
+    return Slice(
+        study_uid=shown(_text(found, "StudyInstanceUID")),
+        series_uid=shown(series),
+        instance_uid=shown(_text(found, "SOPInstanceUID") or member.name),
+        modality=shown(_text(found, "Modality")),
+        body_part=shown(_text(found, "BodyPartExamined")),
+        frames=1 if doubtful else frames,
+        doubtful=doubtful,
+    )
+
+
+def _elements(data: bytes) -> Any:
+    """The wanted elements of a file that may be cut anywhere, as pydicom's ``Dataset``.
+
+    Not by ``pydicom.dcmread``, which inflates a deflated data set (PS3.5, A.5) to whatever it becomes and all at once.
+    """
+    from pydicom.filereader import read_dataset  # a quarter of a second, which only archives with DICOM pay
+
+    file = io.BytesIO(_without_character_sets(data))
+    file.seek(132)
+    meta: Any = read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
+    syntax, body = _text(meta, "TransferSyntaxUID"), file.read()
+    if syntax == _DEFLATED:
+        # what the window has cut off is not missed: an inflater that is asked for less does not complain
+        body = zlib.decompressobj(-15).decompress(data[-len(body) :], _UNPACKED_BYTES) if body else b""
+        body = _without_character_sets(body)
+    implicit = syntax == _IMPLICIT or not (syntax or body[4:6].isalpha())
+    return read_dataset(
+        io.BytesIO(body),
+        implicit,
+        syntax != _BIG_ENDIAN,
+        stop_when=lambda tag, vr, length: tag > _LAST_TAG,
+        specific_tags=_TAGS,
+    )
+
+
+def _without_character_sets(data: bytes) -> bytes:
+    """(0008,0005) under a number that means nothing: what is wanted is ASCII (PS3.5, 6.2: CS, IS, UI).
+
+    pydicom looks up every one of thousands of made-up names: half a second for 60 KB, and Python never forgets them.
+    """
+    return data.replace(b"\x08\0\x05\0", b"\x08\0\x07\0").replace(b"\0\x08\0\x05", b"\0\x08\0\x07")
+
+
+def _text(found: Any, keyword: str) -> str:
+    """As it stands in the file: several values with backslashes between them. Raises ValueError where it is cut."""
+    from pydicom.dataelem import RawDataElement
+
+    element = found.get_item(keyword)
+    if element is None:
+        return ""
+    if not isinstance(element, RawDataElement) or len(element.value or b"") != element.length:
+        raise ValueError(f"{keyword} is cut or no text")
+    return (element.value or b"").decode("ascii", "replace").strip(" \0")
 
 
 def _beginning(member: Member, packed: bytes) -> bytes:
@@ -105,8 +151,8 @@ def _beginning(member: Member, packed: bytes) -> bytes:
             if len(data) >= _UNPACKED_BYTES:
                 break
     except MemberDamaged:
-        return data
-    return data
+        pass  # up to there it may suffice
+    return data[:_UNPACKED_BYTES]
 
 
 def summarized(slices: Iterable[Slice], *, candidates: int, read: int, unreadable: int) -> DicomSummary | None:

@@ -19,7 +19,8 @@ from domain.archives.shapes import Entry, shown
 from domain.errors.archives import MemberDamaged
 
 PIECE_BYTES = 256 * 1024  # of output at once
-_DICTIONARY_BYTES = 64 * 1024**2  # what an LZMA member may ask for; 7-Zip's highest level does
+# what an LZMA member may ask for: each reader of one holds it. 7-Zip's normal level asks for 16 MiB, its highest for 64
+_DICTIONARY_BYTES = 16 * 1024**2
 _HEADER = struct.Struct("<4sxxHH16xHH")
 _CODES = {name: code for code, name in METHODS.items()}
 
@@ -142,7 +143,7 @@ class Unpacking:
             raise self._member.damaged("its LZMA properties make no sense")
         rest, size = properties[0], int.from_bytes(properties[1:], "little")
         if size > _DICTIONARY_BYTES:
-            raise self._member.damaged(f"it wants a dictionary of {size} bytes")
+            raise self._member.damaged(f"it wants a dictionary of {size} bytes, at most {_DICTIONARY_BYTES} are given")
         chain = {"id": lzma.FILTER_LZMA1, "dict_size": max(size, 4096)}
         chain |= {"lc": rest % 9, "lp": rest // 9 % 5, "pb": rest // 45}
         return lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[chain])

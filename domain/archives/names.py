@@ -17,6 +17,7 @@ _OEM_HOSTS = frozenset({0, 6, 11, 14})  # DOS, HPFS, NTFS, VFAT: their archivers
 # letters by frequency in Russian text: the commonest weighs 1, the rarest 0.1
 _WEIGHTS = {letter: 1 - 0.9 * rank / 32 for rank, letter in enumerate("оеаинтсрвлкмдпуяыьгзбчйхжшюцщэфъё")}
 _NEUTRAL = frozenset("№«»—–…“”’°·\xa0")
+_ENDING_BYTES = 10  # that ``_EXTENSION`` looks at, where they are ASCII
 _EXTENSION = re.compile(r"\.[a-z0-9]{1,8}/?$", re.ASCII)
 
 
@@ -87,13 +88,14 @@ def unicode_path(field: bytes, raw: bytes) -> str | None:
     """
     if len(field) < 5 or field[0] != 1 or int.from_bytes(field[1:5], "little") != zlib.crc32(raw):
         return None
+    encoded = field[5:]
     try:
-        name = field[5:].decode()
+        name = encoded.decode()
     except UnicodeDecodeError:
         raise ArchiveInconsistent(reason=f"the Unicode name of {shown(raw)!r} is not UTF-8", entry=shown(raw)) from None
     # readers that do not know the field use the raw name: both must at least lie in one place and have one type
-    plain = raw.decode("cp437")
-    if name.count("/") != plain.count("/") or _ending(name) != _ending(plain):
+    ends_alike = encoded[-_ENDING_BYTES:] == raw[-_ENDING_BYTES:] and encoded[-_ENDING_BYTES:].isascii()
+    if encoded.count(b"/") != raw.count(b"/") or not (ends_alike or _ending(name) == _ending(raw.decode("cp437"))):
         raise ArchiveInconsistent(
             reason=f"the entry {shown(raw)!r} has another Unicode name, {shown(name)!r}", entry=shown(raw)
         )

@@ -12,6 +12,7 @@ from collections import Counter
 from domain.archives.columns import BETWEEN
 from domain.archives.directory import Chunk
 from domain.archives.entries import Entries
+from domain.archives.marks import MARKS_MOST, too_many_marks
 from domain.archives.shapes import Entry, Limits, shown
 from domain.errors.archives import ArchiveDuplicate, ArchiveInconsistent, ArchiveUnsafeName
 
@@ -23,7 +24,6 @@ _DRIVE = re.compile(r"[A-Za-z]:")
 _RESERVED = re.compile(r"/((?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)(?: *\.[^/]*)?) */")
 # Windows drops closing dots and spaces, so ".. " is ".." there; a lone dot is only untidy
 _ONLY_DOTS = re.compile(r"(?:^|/)(?!\.(?:/|$))([ .]+)(?=/|$)")
-_LONG_PART = re.compile(r"[^/]{256}")
 _PART_LETTERS = 255  # of one file or folder name, on every common file system
 _SET_MOST = 200_000  # of hashes in one set: of a million they are looked at in several rounds
 _FOLDERS_MOST = 50_000  # whose hashes are kept while reading; beyond that the directory is read once more
@@ -50,12 +50,13 @@ class Paths:
     def add(self, chunk: Chunk) -> None:
         """Refuse unsafe names; tell the merely awkward."""
         limits, keys, joined = self._limits, None, ""
-        if chunk.longest <= min(_PART_LETTERS, limits.max_name_bytes) and not chunk.empty:
-            shallow = chunk.longest <= 2 * limits.max_depth or _depth(chunk.names) <= limits.max_depth
-            joined, keys = _ordinary(chunk.names, chunk.count) if shallow else ("", None)
-        for raw in chunk.raw_paths:
+        if not chunk.names.isascii() and (marks := too_many_marks(chunk.names)):
+            raise ArchiveUnsafeName(reason=f"more than {MARKS_MOST} combining marks in a row", entry=shown(marks))
+        if not chunk.empty and chunk.longest <= limits.max_name_bytes and _passable(chunk.names, chunk.longest, limits):
+            joined, keys = _ordinary(chunk.names, chunk.count)
+        if chunk.raw_paths:
             self._two_names = True
-            _check_path(raw, limits, {})
+            self._check_plain(chunk.raw_paths)
         if keys is None:
             keys = []
             for entry in self._entries.between(chunk.at, chunk.index, chunk.count):
@@ -69,6 +70,16 @@ class Paths:
         if reserved := _RESERVED.search(joined):
             self._warnings["reserved_name"] = f"Windows cannot write {shown(reserved[1])!r}"
         self._keep(keys, chunk.folders)
+
+    def _check_plain(self, paths: list[str]) -> None:
+        """What is awkward in them is in the true names too, or nobody's concern."""
+        joined = BETWEEN.join(paths)
+        longest = max(map(len, paths))
+        if _passable(joined, longest, self._limits) and _tidy(joined, len(paths)):
+            return
+        told: Warnings = {}
+        for path in paths:
+            _check_path(path, self._limits, told)
 
     def _keep(self, keys: list[str], folders: list[int]) -> None:
         if self._above is not None:
@@ -96,8 +107,11 @@ class Paths:
         if self._above is None:
             self._look_above(set(self._files))
         if self._two_names:
-            plain = {hash(entry.raw_name) for entry in self._entries}
-            if len(plain) < len({hash(entry.name) for entry in self._entries}):
+            plain, true = set(), set()
+            for entry in self._entries:
+                plain.add(hash(entry.raw_name))
+                true.add(hash(entry.name))
+            if len(plain) < len(true):
                 raise ArchiveInconsistent(reason="entries with different Unicode names share one plain name")
 
     def _met(self) -> tuple[set[int], set[int]]:
@@ -150,16 +164,32 @@ class Paths:
                 seen.add(key)
 
 
+def _passable(names: str, longest: int, limits: Limits) -> bool:
+    """Whether none of the names, which have at most ``longest`` bytes, is too deep or has a part that is too long."""
+    if longest > _PART_LETTERS and not _parts_fit(names):
+        return False
+    return longest <= 2 * limits.max_depth or _depth(names) <= limits.max_depth
+
+
+def _parts_fit(path: str) -> bool:
+    return max(map(len, path.split("/"))) <= _PART_LETTERS  # a pattern for this takes thirty times as long
+
+
 def _depth(names: str) -> int:
     return 1 + max(name.count("/") for name in names.split(BETWEEN))
 
 
+def _tidy(names: str, count: int) -> str:
+    """The names joined, if nothing in them needs a closer look; else ""."""
+    if names.count("\n") != count - 1 or not names.replace("\n", "").isprintable():
+        return ""
+    joined = f"/{names}/\n".replace("//\n", "/\n")
+    return "" if any(mark in joined for mark in _UNUSUAL) else joined
+
+
 def _ordinary(names: str, count: int) -> tuple[str, list[str] | None]:
     """The names joined, and keys as of ``_key``, for names in which nothing needs a closer look; else no keys."""
-    if names.count("\n") != count - 1 or not names.replace("\n", "").isprintable():
-        return "", None
-    joined = f"/{names}/\n".replace("//\n", "/\n")
-    if any(mark in joined for mark in _UNUSUAL):
+    if not (joined := _tidy(names, count)):
         return "", None
     joined = _fold(joined)
     return joined, joined[1:-2].split(BETWEEN)
@@ -181,8 +211,9 @@ def _key(name: str) -> str:
     folded = _fold(name).replace("\\", "/")
     if folded[:1] != "/" and not _untidy(folded):
         return folded.removesuffix("/")
-    parts = (part.rstrip(" .") for part in folded.split("/"))
-    return "/".join(part for part in parts if part)
+    if " " in folded or "./" in folded or folded[-1:] == ".":
+        folded = "/".join([part.rstrip(" .") for part in folded.split("/")])
+    return "/".join(filter(None, folded.split("/")))
 
 
 def _check_path(name: str, limits: Limits, warnings: Warnings) -> None:
@@ -203,7 +234,7 @@ def _check_path(name: str, limits: Limits, warnings: Warnings) -> None:
     untidy = _untidy(path)
     if untidy and (dots := _ONLY_DOTS.search(path)):
         raise ArchiveUnsafeName(reason=f"the part {dots[1]!r}", entry=shown(name))
-    if len(path) > _PART_LETTERS and _LONG_PART.search(path):
+    if len(path) > _PART_LETTERS and not _parts_fit(path):
         raise ArchiveUnsafeName(reason=f"a part longer than {_PART_LETTERS} characters", entry=shown(name))
     # a word is told once, and its sentence is made once: a hundred thousand of them take seconds
     if untidy and "untidy_path" not in warnings:

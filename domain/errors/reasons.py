@@ -59,6 +59,7 @@ ARCHIVES = {
     "it names no file": "оно не называет файла",
     "the part {part}": "часть {part}",
     "a part longer than {letters} characters": "часть длиннее {letters} знаков",
+    "more than {count} combining marks in a row": "больше {count} надстрочных знаков подряд",
     "longer than {limit} bytes": "длиннее {limit} байт",
     "a pipe": "канал",
     "a device": "устройство",
@@ -80,7 +81,9 @@ ARCHIVES = {
     "its packed data have no end": "у сжатых данных нет конца",
     "something follows its packed data": "после сжатых данных что-то стоит",
     "it unpacks to more than its {size} bytes": "распаковывается больше чем в {size} байт",
-    "it wants a dictionary of {size} bytes": "требует словаря в {size} байт",
+    "it wants a dictionary of {size} bytes, at most {limit} are given": (
+        "требует словаря в {size} байт, можно не больше {limit}"
+    ),
     "its LZMA properties make no sense": "параметры LZMA бессмысленны",
 }
 WARNINGS = {

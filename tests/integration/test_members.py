@@ -2,9 +2,11 @@
 
 import io
 import json
+import lzma
 import random
 import time
 import zipfile
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -65,6 +67,26 @@ def test_a_member_comes_unpacked_and_whole(owner: User, job: str, name: str) -> 
     assert answer.status_code == 200
     assert answer.content == zipfile.ZipFile(io.BytesIO(ARCHIVE)).read(name)
     assert answer.headers["content-length"] == str(len(answer.content))
+
+
+@pytest.mark.parametrize(("asked", "found"), [("text/", 5), ("TEXT/", 5), ("text_", 0), ("t%", 0), ("image/", 0)])
+def test_entries_are_found_by_the_start_of_their_type_taken_literally(
+    owner: User, job: str, asked: str, found: int
+) -> None:
+    page = owner.http.get(f"/jobs/{job}/zip-contents", params={"content_type": asked}).raise_for_status().json()
+    assert len(page["items"]) == found
+
+
+def test_an_lzma_member_may_ask_for_a_dictionary_of_16_mib_and_not_for_more(owner: User) -> None:
+    for mib, status in ((16, 200), (17, 422)):
+        chain = {"id": lzma.FILTER_LZMA1, "dict_size": mib * 2**20, "lc": 3, "lp": 0, "pb": 2}
+        machine = lzma.LZMACompressor(lzma.FORMAT_RAW, filters=[chain])
+        head = b"\x09\x14\x05\x00\x5d" + (mib * 2**20).to_bytes(4, "little")
+        packed = head + machine.compress(b"text" * 100) + machine.flush()
+        one = Member(data=packed, size=400, method=14, flags=2, crc=zlib.crc32(b"text" * 100))
+        answer = member(owner, ordered(owner, archive(one)), 0)
+        assert answer.status_code == status, answer.text
+        assert status == 200 or answer.json()["code"] == "member_damaged"
 
 
 def test_a_member_that_is_known_is_not_sent_again(owner: User, job: str) -> None:

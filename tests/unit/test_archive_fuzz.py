@@ -23,7 +23,7 @@ from tests.unit.hostile_archives import Case, corpus
 MIB = 1024**2
 SECONDS = 2.0  # of CPU, for all that is done with one archive
 JUDGED = 8 * MIB  # of an archive of a few KiB: lists, hashes, chunks of names
-UNPACKED = 72 * MIB  # a member may ask for a dictionary of 64 MiB
+UNPACKED = 24 * MIB  # a member may ask for a dictionary of 16 MiB
 
 T = TypeVar("T")
 CORPUS = corpus()

@@ -95,6 +95,8 @@ WORST = {
     "deep in cp866": lambda i: (f"{i:05d}" + "/ы" * 30 + "/x").encode("cp866"),
     "deep, of all lengths": lambda i: b"%05d" % i + b"/a" * (i % 30) + b"//x",
     "long, with backslashes": lambda i: b"%05d\\" % i + b"n" * 250,
+    "long, in two parts": lambda i: b"a" * 235 + b"%05d/" % i + b"b" * 85,
+    "marks out of order": lambda i: ("a" + "\u0345" * 60 + "\u0301" * 60 + "\u0323" * 30 + f"{i:05d}").encode(),
     "meeting at the end": lambda i: b"s/%05d" % (i % 99_999),
     "one folder": lambda i: b"s/",
 }
