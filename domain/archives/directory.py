@@ -46,6 +46,8 @@ class Chunk(msgspec.Struct):
     names: str = ""  # joined by ``BETWEEN``
     folders: list[int] = []  # which of them, counted from the first
     raw_paths: list[str] = []  # what readers that do not know the Unicode Path field see in place of a name
+    plain: list[bytes] = []  # all names as they are written, and as they are meant, where there are ``raw_paths``
+    true: list[str] = []
     longest: int = 0  # bytes
     empty: bool = False  # there is a name without a letter
 
@@ -121,6 +123,7 @@ def _pass(data: bytes, at: int, chunk: Chunk, found: Directory, end: End, limits
 def _loop(data: bytes, at: int, chunk: Chunk, found: Directory, end: End, limits: Limits) -> int:
     notes = Notes(warnings=found.warnings, raw_paths=chunk.raw_paths)
     texts: list[str] = []
+    raws: list[bytes] = []
     chunk_ends, floor, ratio, reached = at + _CHUNK_BYTES, limits.ratio_floor_bytes, limits.max_ratio, found.reached
     for index in range(chunk.index, end.entries):
         (signature, flags, code, packed, size, named, extra, remark, disk, attributes, offset) = (
@@ -166,11 +169,14 @@ def _loop(data: bytes, at: int, chunk: Chunk, found: Directory, end: End, limits
         found.size += size
         found.compressed_size += packed
         texts.append(name)
+        raws.append(raw)
         if at >= chunk_ends:
             break
     found.folders += len(chunk.folders)
     found.reached = reached
     chunk.count, chunk.names, chunk.empty = len(texts), BETWEEN.join(texts), not all(texts)
+    if chunk.raw_paths:
+        chunk.plain, chunk.true = raws, texts
     return at
 
 

@@ -45,7 +45,8 @@ class Paths:
         self._folders = array("q")
         self._above: set[int] | None = set()  # folders that names lie in; None when there are too many
         self._file_lengths: set[int] = set()
-        self._two_names = False
+        self._plain, self._true = array("q"), array("q")  # of chunks in which an entry has two names
+        self._single: list[tuple[int, int, int]] = []  # where the others are
 
     def add(self, chunk: Chunk) -> None:
         """Refuse unsafe names; tell the merely awkward."""
@@ -55,8 +56,11 @@ class Paths:
         if not chunk.empty and chunk.longest <= limits.max_name_bytes and _passable(chunk.names, chunk.longest, limits):
             joined, keys = _ordinary(chunk.names, chunk.count)
         if chunk.raw_paths:
-            self._two_names = True
             self._check_plain(chunk.raw_paths)
+            self._plain.extend(map(hash, chunk.plain))
+            self._true.extend(map(hash, chunk.true))
+        else:
+            self._single.append((chunk.at, chunk.index, chunk.count))
         if keys is None:
             keys = []
             for entry in self._entries.between(chunk.at, chunk.index, chunk.count):
@@ -106,12 +110,12 @@ class Paths:
             self._tell_repeated(repeated)
         if self._above is None:
             self._look_above(set(self._files))
-        if self._two_names:
-            plain, true = set(), set()
-            for entry in self._entries:
-                plain.add(hash(entry.raw_name))
-                true.add(hash(entry.name))
-            if len(plain) < len(true):
+        if self._plain:
+            for place in self._single:
+                for entry in self._entries.between(*place):
+                    self._plain.append(hash(entry.raw_name))
+                    self._true.append(hash(entry.name))
+            if len(set(self._plain)) < len(set(self._true)):
                 raise ArchiveInconsistent(reason="entries with different Unicode names share one plain name")
 
     def _met(self) -> tuple[set[int], set[int]]:
